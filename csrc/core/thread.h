@@ -1,0 +1,32 @@
+/* A named, joinable thread with a stack size and a rule for signals.
+ *
+ * Ownership: the creator joins each thread exactly once; there are no detached threads.
+ */
+#ifndef WSO_THREAD_H
+#define WSO_THREAD_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+struct wso_thread {
+    pthread_t id;
+};
+
+struct wso_thread_options {
+    const char *name;    /* borrowed; the kernel shows its first 15 bytes */
+    size_t stack_size;   /* bytes; 0 means the system's default */
+    bool block_signals;  /* service threads block all but the synchronous signals; workers keep
+                          * their creator's mask, so that what they start can be killed */
+};
+
+/* Start `main(argument)` on a new thread. Any thread may call it; takes no lock.
+ * WSO_ETHREAD when the system gives none. */
+int wso_thread_start(struct wso_thread *thread, const struct wso_thread_options *options,
+                     void *(*main)(void *argument), void *argument);
+
+/* Wait for the thread to end. The caller holds no lock, and no GIL unless the thread is known to
+ * be past its last use of it. */
+void wso_thread_join(struct wso_thread *thread);
+
+#endif
