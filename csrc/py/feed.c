@@ -1,0 +1,416 @@
+/* A stream's producer: it calls, iterates and closes its source on one worker, and waits without
+ * the GIL when the reader is slow. See feed.h for who owns what.
+ */
+#include "feed.h"
+
+static struct wso_feed *feed_of(struct wso_job *job)
+{
+    return WSO_ITEM(job, struct wso_feed, job);
+}
+
+void wso_feed_release(struct wso_feed *feed)
+{
+    if (--feed->shares > 0) {
+        return;
+    }
+    if (wso_link_listed(&feed->listener.link)) {
+        wso_link_unlink(&feed->listener.link);
+    }
+    if (feed->mailbox != NULL) {
+        wso_mailbox_release(feed->mailbox);
+    }
+    while (feed->count > 0) {
+        Py_DECREF(feed->items[feed->first]);
+        feed->first = (feed->first + 1) % feed->capacity;
+        feed->count--;
+    }
+    PyObject *owned[] = {
+        feed->source, feed->args,          feed->kwargs, feed->context,
+        feed->waiter, feed->close_waiters, feed->error,  (PyObject *)feed->pool,
+    };
+    wso_cond_destroy(&feed->space);
+    wso_lock_destroy(&feed->lock);
+    PyMem_Free(feed->items);
+    PyMem_Free(feed);
+    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) {
+        Py_XDECREF(owned[i]);
+    }
+}
+
+/* Tell the loop that there is something to look at. */
+static void post(struct wso_feed *feed, bool ring_now)
+{
+    wso_lock_acquire(&feed->lock);
+    bool first = !feed->posted;
+    feed->posted = true;
+    feed->reader_waits = false;
+    wso_lock_release(&feed->lock);
+    if (!first) {
+        return;
+    }
+    feed->shares++;
+    if (wso_mailbox_post(feed->mailbox, &feed->mail) != WSO_OK) {
+        /* The loop has gone, and with it the reader. */
+        wso_lock_acquire(&feed->lock);
+        feed->posted = false;
+        feed->left = true;
+        wso_lock_release(&feed->lock);
+        wso_feed_release(feed);
+    } else if (ring_now) {
+        wso_mailbox_ring(feed->mailbox);
+    } else {
+        wso_py_thread_ring_later(feed->mailbox);
+    }
+}
+
+/* Wait for room in the buffer; false when the reader has gone. */
+static bool wait_for_space(struct wso_feed *feed, struct wso_py_thread *self)
+{
+    wso_lock_acquire(&feed->lock);
+    bool must_wait = feed->count == feed->capacity && !feed->left;
+    wso_lock_release(&feed->lock);
+    if (must_wait) {
+        wso_py_thread_detach(self);
+        wso_lock_acquire(&feed->lock);
+        feed->producer_waits = true;
+        while (feed->count == feed->capacity && !feed->left) {
+            wso_cond_wait(&feed->space, &feed->lock, WSO_NEVER);
+        }
+        feed->producer_waits = false;
+        wso_lock_release(&feed->lock);
+        wso_py_thread_attach(self);
+    }
+    wso_lock_acquire(&feed->lock);
+    bool left = feed->left;
+    wso_lock_release(&feed->lock);
+    return !left;
+}
+
+/* Put an item into the buffer; takes the reference. False when the reader has gone. */
+static bool put(struct wso_feed *feed, struct wso_py_thread *self, PyObject *item)
+{
+    if (!wait_for_space(feed, self)) {
+        Py_DECREF(item);
+        return false;
+    }
+    wso_lock_acquire(&feed->lock);
+    feed->items[(feed->first + feed->count) % feed->capacity] = item;
+    feed->count++;
+    bool reader_waits = feed->reader_waits;
+    wso_lock_release(&feed->lock);
+    if (reader_waits) {
+        /* Now, because the next item may take its time. */
+        post(feed, true);
+    }
+    return true;
+}
+
+/* The iterator of the source, called first if it is to be. */
+static PyObject *open_source(struct wso_feed *feed)
+{
+    if (feed->args == NULL) {
+        return PyObject_GetIter(feed->source);
+    }
+    PyObject *iterable = PyObject_Call(feed->source, feed->args, feed->kwargs);
+    if (iterable == NULL) {
+        return NULL;
+    }
+    PyObject *iterator = PyObject_GetIter(iterable);
+    if (iterator == NULL && PyErr_ExceptionMatches(PyExc_TypeError)) {
+        PyErr_Format(PyExc_TypeError, "iterate(): %R returned %R, which cannot be iterated",
+                     feed->source, iterable);
+    }
+    Py_DECREF(iterable);
+    return iterator;
+}
+
+/* Generators are closed on the thread that ran them; other iterators are only let go there. */
+static void close_iterator(struct module_state *state, PyObject *iterator)
+{
+    PyObject *close = PyObject_GetAttr(iterator, state->str_close);
+    if (close == NULL) {
+        PyErr_Clear();
+        return;
+    }
+    PyObject *answer = PyObject_CallNoArgs(close);
+    if (answer == NULL) {
+        PyErr_WriteUnraisable(close);
+    }
+    Py_DECREF(close);
+    Py_XDECREF(answer);
+}
+
+/* All that happens on the worker; an exception of the source is left raised. */
+static void produce(struct wso_feed *feed, struct wso_py_thread *self)
+{
+    PyObject *iterator = open_source(feed);
+    if (iterator == NULL) {
+        return;
+    }
+    PyObject *item;
+    while ((item = PyIter_Next(iterator)) != NULL && put(feed, self, item)) {
+    }
+    PyObject *raised = PyErr_Occurred() ? wso_take_exception() : NULL;
+    close_iterator(feed->pool->state, iterator);
+    Py_DECREF(iterator);
+    if (raised != NULL) {
+        wso_give_exception(raised);
+    }
+}
+
+static bool feed_is_unwanted(struct wso_job *job)
+{
+    struct wso_feed *feed = feed_of(job);
+    wso_lock_acquire(&feed->lock);
+    bool left = feed->left;
+    wso_lock_release(&feed->lock);
+    return left || feed->pool->cancelling || wso_mailbox_closed(feed->mailbox);
+}
+
+/* No more items; `error` (or NULL) comes after those before it. Takes the reference. */
+static void end(struct wso_feed *feed, PyObject *error)
+{
+    wso_lock_acquire(&feed->lock);
+    bool keep = error != NULL && feed->error == NULL && !feed->left;
+    if (keep) {
+        feed->error = error;
+    }
+    feed->ended = true;
+    wso_lock_release(&feed->lock);
+    if (!keep) {
+        Py_XDECREF(error);
+    }
+}
+
+static void run_feed(struct wso_job *job)
+{
+    struct wso_feed *feed = feed_of(job);
+    struct wso_py_thread *self = wso_py_thread_self();
+    wso_py_thread_enter_job(self, job, feed_is_unwanted);
+    PyObject *error = NULL;
+    if (PyContext_Enter(feed->context) == 0) {
+        produce(feed, self);
+        error = PyErr_Occurred() ? wso_take_exception() : NULL;
+        /* It was entered here, so leaving it cannot fail. */
+        (void)PyContext_Exit(feed->context);
+    } else {
+        error = wso_take_exception();
+    }
+    wso_py_thread_leave_job(self);
+    Py_CLEAR(feed->source);
+    Py_CLEAR(feed->args);
+    Py_CLEAR(feed->kwargs);
+    Py_CLEAR(feed->context);
+    end(feed, error);
+}
+
+static void feed_done(struct wso_job *job, int status)
+{
+    struct wso_feed *feed = feed_of(job);
+    if (status != WSO_OK) {
+        end(feed, wso_exception(feed->pool->state, status));
+    }
+    feed->job_over = true;
+    post(feed, false);
+    wso_feed_release(feed);
+}
+
+/* Settle a future of the loop that is not done yet. */
+static void settle(struct wso_feed *feed, PyObject *future, PyObject *method, PyObject *value)
+{
+    struct module_state *state = feed->pool->state;
+    PyObject *answer = PyObject_CallMethodOneArg(future, method, value);
+    if (answer != NULL) {
+        Py_DECREF(answer);
+    } else if (PyErr_ExceptionMatches(state->invalid_state_error)) {
+        PyErr_Clear();
+    } else {
+        PyErr_WriteUnraisable(future);
+    }
+}
+
+/* Give the waiting reader what there is. A reader that was cancelled has taken nothing. */
+static void serve_waiter(struct wso_feed *feed)
+{
+    struct module_state *state = feed->pool->state;
+    PyObject *waiter = feed->waiter;
+    PyObject *done = PyObject_CallMethodNoArgs(waiter, state->str_done);
+    bool is_done = done == Py_True;
+    Py_XDECREF(done);
+    if (done == NULL) {
+        PyErr_WriteUnraisable(waiter);
+        return;
+    }
+    if (is_done) {
+        Py_CLEAR(feed->waiter);
+        return;
+    }
+    PyObject *item = wso_feed_take(feed);
+    if (item != NULL) {
+        feed->waiter = NULL;
+        settle(feed, waiter, state->str_set_result, item);
+        Py_DECREF(item);
+        Py_DECREF(waiter);
+        return;
+    }
+    if (!wso_feed_exhausted(feed)) {
+        return;
+    }
+    feed->waiter = NULL;
+    PyObject *error = wso_feed_take_error(feed);
+    settle(feed, waiter, state->str_set_exception,
+           error != NULL ? error : PyExc_StopAsyncIteration);
+    Py_XDECREF(error);
+    Py_DECREF(waiter);
+}
+
+static void deliver(struct wso_mail *mail)
+{
+    struct wso_feed *feed = WSO_ITEM(mail, struct wso_feed, mail);
+    wso_lock_acquire(&feed->lock);
+    feed->posted = false;
+    wso_lock_release(&feed->lock);
+    if (feed->waiter != NULL) {
+        serve_waiter(feed);
+    }
+    PyObject *waiters = feed->close_waiters;
+    if (feed->job_over && waiters != NULL) {
+        feed->close_waiters = NULL;
+        for (Py_ssize_t i = 0; i < PyList_GET_SIZE(waiters); i++) {
+            settle(feed, PyList_GET_ITEM(waiters, i), feed->pool->state->str_set_result, Py_None);
+        }
+        Py_DECREF(waiters);
+    }
+    wso_feed_release(feed);
+}
+
+static void drop(struct wso_mail *mail)
+{
+    wso_feed_release(WSO_ITEM(mail, struct wso_feed, mail));
+}
+
+static void loop_gone(struct wso_listener *listener)
+{
+    struct wso_feed *feed = WSO_ITEM(listener, struct wso_feed, listener);
+    /* A future cannot be settled on a closed loop. */
+    Py_CLEAR(feed->waiter);
+    wso_feed_leave(feed, NULL, true);
+}
+
+struct wso_feed *wso_feed_new(struct wso_pool_object *pool, size_t capacity)
+{
+    struct wso_feed *feed = PyMem_Calloc(1, sizeof *feed);
+    if (feed == NULL) {
+        goto fail;
+    }
+    feed->items = PyMem_Calloc(capacity, sizeof *feed->items);
+    if (feed->items == NULL || wso_lock_init(&feed->lock) != WSO_OK) {
+        goto fail_items;
+    }
+    if (wso_cond_init(&feed->space) != WSO_OK) {
+        goto fail_lock;
+    }
+    feed->capacity = capacity;
+    feed->shares = 1;
+    feed->pool = (struct wso_pool_object *)Py_NewRef(pool);
+    feed->job.run = run_feed;
+    feed->job.done = feed_done;
+    feed->job.droppable = true;
+    feed->mail.deliver = deliver;
+    feed->mail.drop = drop;
+    feed->listener.loop_gone = loop_gone;
+    return feed;
+
+fail_lock:
+    wso_lock_destroy(&feed->lock);
+fail_items:
+    PyMem_Free(feed->items);
+    PyMem_Free(feed);
+fail:
+    PyErr_NoMemory();
+    return NULL;
+}
+
+int wso_feed_start(struct wso_feed *feed, struct wso_hub *hub)
+{
+    struct wso_pool *core = feed->pool->streams;
+    feed->context = PyContext_CopyCurrent();
+    if (feed->context == NULL) {
+        return -1;
+    }
+    feed->mailbox = wso_mailbox_share(hub->mailbox);
+    wso_list_push_back(&hub->listeners, &feed->listener.link);
+    feed->shares++;
+    wso_pool_set_stack_size(core, PyThread_get_stacksize());
+    int status = wso_pool_submit(core, &feed->job, WSO_ADMIT_BY_POLICY, NULL);
+    if (status == WSO_OK) {
+        return 0;
+    }
+    feed->shares--;
+    wso_pool_raise(feed->pool, status);
+    return -1;
+}
+
+PyObject *wso_feed_take(struct wso_feed *feed)
+{
+    PyObject *item = NULL;
+    wso_lock_acquire(&feed->lock);
+    if (feed->count > 0) {
+        item = feed->items[feed->first];
+        feed->first = (feed->first + 1) % feed->capacity;
+        feed->count--;
+        /* Half empty, so that the two threads do not take turns item by item. */
+        if (feed->producer_waits && feed->count <= feed->capacity / 2) {
+            wso_cond_signal(&feed->space);
+        }
+    } else {
+        feed->reader_waits = true;
+    }
+    wso_lock_release(&feed->lock);
+    return item;
+}
+
+bool wso_feed_exhausted(struct wso_feed *feed)
+{
+    wso_lock_acquire(&feed->lock);
+    bool exhausted = feed->count == 0 && (feed->ended || feed->left);
+    wso_lock_release(&feed->lock);
+    return exhausted;
+}
+
+PyObject *wso_feed_take_error(struct wso_feed *feed)
+{
+    wso_lock_acquire(&feed->lock);
+    PyObject *error = feed->error;
+    feed->error = NULL;
+    wso_lock_release(&feed->lock);
+    return error;
+}
+
+void wso_feed_leave(struct wso_feed *feed, PyObject *error, bool abandon)
+{
+    struct wso_pool *core = feed->pool->streams;
+    wso_lock_acquire(&feed->lock);
+    bool is_read = !feed->left && (!feed->ended || feed->count > 0);
+    if (is_read) {
+        PyObject *before = feed->error;
+        feed->error = error;
+        error = before;
+    }
+    bool running = !feed->ended;
+    feed->left = true;
+    wso_cond_signal(&feed->space);
+    wso_lock_release(&feed->lock);
+    Py_XDECREF(error);
+    /* The buffer is ours alone now: a producer that finds `left` puts nothing in. */
+    PyObject *item;
+    while ((item = wso_feed_take(feed)) != NULL) {
+        Py_DECREF(item);
+    }
+    if (running && !wso_pool_cancel(core, &feed->job, WSO_ECANCELLED) && abandon) {
+        wso_pool_abandon(core, &feed->job);
+    }
+    if (feed->waiter != NULL) {
+        serve_waiter(feed);
+    }
+}
