@@ -1,0 +1,53 @@
+"""The pool of the process, made when it is first used, and made anew in the child of a fork."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, ParamSpec, TypeVar, overload
+
+from wsoffload._core import Future
+from wsoffload._iterate import Stream
+from wsoffload._pool import Pool
+from wsoffload._stats import PoolStats
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_pool: Pool | None = None
+
+
+def _process_pool() -> Pool:
+    global _pool
+    if _pool is None:
+        _pool = Pool(thread_name_prefix="wsoffload")
+    return _pool
+
+
+def forget() -> None:
+    """In the child of a fork: the pool is the parent's."""
+    global _pool
+    _pool = None
+
+
+def run(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    """Call ``function(*args, **kwargs)`` on a thread of the process's pool.
+
+    As `Pool.run`. The pool has ``min(32, usable cores + 4)`` threads and no bound; it is made on
+    first use, and again in the child of a fork.
+    """
+    return _process_pool().run(function, *args, **kwargs)
+
+
+@overload
+def iterate(source: Iterable[T], /) -> Stream[T]: ...
+@overload
+def iterate(
+    source: Callable[P, Iterable[T]], /, *args: P.args, **kwargs: P.kwargs
+) -> Stream[T]: ...
+def iterate(source: Any, /, *args: Any, **kwargs: Any) -> Stream[Any]:
+    """Iterate over blocking code on a thread of the process's pool. As `Pool.iterate`."""
+    stream: Stream[Any] = _process_pool().iterate(source, *args, **kwargs)
+    return stream
+
+
+def stats() -> PoolStats:
+    """The counts of the process's pool. As `Pool.stats`."""
+    return _process_pool().stats()
