@@ -2,29 +2,36 @@
 
 import asyncio
 import concurrent.futures
-from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 from types import GenericAlias
 from typing import Any, Generic, ParamSpec, Self, TypeVar, final
 
-P = ParamSpec("P")
-T = TypeVar("T")
+from typing_extensions import disjoint_base
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 class QueueFull(RuntimeError): ...
 class Dropped(QueueFull): ...
 
-class Future(asyncio.Future[T]):
+@disjoint_base
+class Future(asyncio.Future[_T]):
     def cancel(self, msg: Any | None = None) -> bool: ...
     def _timed_out(self, in_queue: bool, /) -> None: ...
 
+@disjoint_base
 class Link:
     def _unlink(self) -> None: ...
 
+@disjoint_base
 class Pool:
     def __new__(cls, *args: Any, **kwargs: Any) -> Self: ...
-    def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]: ...
+    def run(
+        self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+    ) -> Future[_T]: ...
     def submit(
-        self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> concurrent.futures.Future[T]: ...
+        self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+    ) -> concurrent.futures.Future[_T]: ...
     def _open(
         self,
         max_workers: int,
@@ -39,6 +46,7 @@ class Pool:
     def _wait(self) -> None: ...
     def _counts(self) -> tuple[dict[str, Any], dict[str, Any], int, int]: ...
 
+@disjoint_base
 class Caller:
     def __new__(
         cls,
@@ -52,7 +60,9 @@ class Caller:
     ) -> Self: ...
     @property
     def pool(self) -> Any: ...
-    def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]: ...
+    def run(
+        self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+    ) -> Future[_T]: ...
 
 @final
 class Closing:
@@ -61,16 +71,18 @@ class Closing:
     def future(self) -> asyncio.Future[None]: ...
     def cancel(self) -> None: ...
 
-class Stream(Generic[T]):
+@disjoint_base
+class Stream(Generic[_T]):
     def __new__(
         cls,
         pool: Pool,
         max_items: int,
-        source: Iterable[T] | Callable[..., Iterable[T]],
+        source: Iterable[_T] | Callable[..., Iterable[_T]],
         args: tuple[Any, ...] | None,
         kwargs: dict[str, Any] | None,
         /,
     ) -> Self: ...
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
     def __anext__(self) -> Any: ...
     @property
     def _started(self) -> bool: ...

@@ -17,9 +17,9 @@ T = TypeVar("T")
 class Stream(_core.Stream[T], Generic[T]):
     """The items of a blocking iterator: an asynchronous iterator and context manager.
 
-    Made by `Pool.iterate`. Entering it, or asking for the first item, starts it: a thread then reads
-    ahead a bounded number of items and pauses while they are not taken. An exception of the source
-    is raised after the items before it. Leaving the context, exhausting the iterator or losing the
+    Made by `Pool.iterate`. Entering it, or `async for`, starts it: a thread then reads ahead a
+    bounded number of items and pauses while they are not taken. An exception of the source is
+    raised after the items before it. Leaving the context, exhausting the iterator or losing the
     last reference closes a generator on the thread that ran it.
     """
 

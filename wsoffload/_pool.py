@@ -5,12 +5,13 @@ import concurrent.futures
 import itertools
 import operator
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
+from typing import Any, Literal, ParamSpec, Self, TypeVar, cast, overload
 
 from wsoffload import _core
 from wsoffload._futures import WaitFuture
@@ -135,7 +136,8 @@ class Caller(_Iterates, _core.Caller):
 
     @property
     def _pool(self) -> "Pool":
-        return self.pool
+        pool: Pool = self.pool
+        return pool
 
     def using(self, **changes: Any) -> "Caller":
         """The same pool with these settings changed. As `Pool.using`."""
@@ -273,6 +275,10 @@ class Pool(_Iterates, _core.Pool, concurrent.futures.ThreadPoolExecutor):
         """What the pool counts, and how long its calls waited and ran. Cheap; any thread."""
         return PoolStats._of(*self._counts())
 
+    @property
+    def _workers(self) -> set[threading.Thread]:
+        return cast("set[threading.Thread]", self._threads)
+
     def _new_worker(self) -> WorkerThread:
         """The representative of a thread that is about to be made."""
         with self._shutdown_lock:
@@ -280,17 +286,17 @@ class Pool(_Iterates, _core.Pool, concurrent.futures.ThreadPoolExecutor):
             names = (f"{self._thread_name_prefix}_{i}" for i in itertools.count())
             name = next(name for name in names if name not in taken)
             thread = WorkerThread(self, name, self._initializer, self._initargs)
-            self._threads.add(thread)
+            self._workers.add(thread)
         return thread
 
     def _worker_ended(self, thread: WorkerThread) -> None:
         # After a shutdown the set stays as it is, because people join the threads in it.
         with self._shutdown_lock:
             if not self._shutdown:
-                self._threads.discard(thread)
+                self._workers.discard(thread)
 
     def _initializer_failed(self) -> None:
-        self._broken = _BROKEN
+        self._broken = _BROKEN  # type: ignore[assignment]
         self._break()
 
     def __repr__(self) -> str:

@@ -11,6 +11,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,6 +22,17 @@ _OS_NAME_BYTES = 15
 
 # Since 3.13 a Thread's state lives in a native handle; before, in a lock and a flag.
 _make_handle: Callable[[int], Any] | None = getattr(_thread, "_make_thread_handle", None)
+
+
+def _active() -> dict[int, threading.Thread]:
+    threads: dict[int, threading.Thread] = threading._active  # type: ignore[attr-defined]
+    return threads
+
+
+def _limbo_lock() -> AbstractContextManager[Any]:
+    # Looked up each time, because `threading` makes a new one after a fork.
+    lock: AbstractContextManager[Any] = threading._active_limbo_lock  # type: ignore[attr-defined]
+    return lock
 
 
 def _os_name(name: str) -> bytes:
@@ -35,6 +47,11 @@ def _os_name(name: str) -> bytes:
 
 class WorkerThread(threading.Thread):
     """A worker of a pool. It cannot be started: the pool does that."""
+
+    # Of threading.Thread.
+    _started: threading.Event
+    _ident: int | None
+    _tstate_lock: Any
 
     def __init__(
         self, pool: "Pool", name: str, initializer: Callable[..., object] | None, initargs: Any
@@ -55,13 +72,14 @@ class WorkerThread(threading.Thread):
 
     def begin(self) -> None:
         """On the thread, first: make it known, and run the pool's initializer."""
-        self._ident = threading.get_ident()
+        ident = threading.get_ident()
+        self._ident = ident
         self._native_id = threading.get_native_id()
         if _make_handle is not None:
-            self._handle = _make_handle(self._ident)
+            self._handle = _make_handle(ident)
         self._started.set()
-        with threading._active_limbo_lock:
-            threading._active[self._ident] = self
+        with _limbo_lock():
+            _active()[ident] = self
         if (trace := threading.gettrace()) is not None:
             sys.settrace(trace)
         if (profile := threading.getprofile()) is not None:
@@ -85,8 +103,8 @@ class WorkerThread(threading.Thread):
         """On the thread, last: it is about to be gone."""
         sys.settrace(None)
         sys.setprofile(None)
-        with threading._active_limbo_lock:
-            del threading._active[self._ident]
+        with _limbo_lock():
+            del _active()[threading.get_ident()]
         self.give_up()
 
     def give_up(self) -> None:

@@ -54,7 +54,6 @@ void wso_bell_ring(struct wso_bell *bell)
 void wso_bell_hush(struct wso_bell *bell)
 {
     uint64_t count;
-    wso_lock_acquire(&bell->lock);
     if (bell->fd >= 0) {
         ssize_t got;
         do {
@@ -62,7 +61,6 @@ void wso_bell_hush(struct wso_bell *bell)
         } while (got < 0 && errno == EINTR);
         /* EAGAIN: the loop looked without being rung. */
     }
-    wso_lock_release(&bell->lock);
     /* Only after the read: a ring between an earlier store and the read would be swallowed by
      * the read while the word still says "ringing", and no later ring would write. */
     (void)atomic_exchange(&bell->ringing, false);

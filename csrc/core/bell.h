@@ -5,7 +5,8 @@
  * must add it first and ring after. Then no ring is lost (docs/internals/bell.md).
  *
  * The lock is held over write(2) and close(2) so that "closed" means that no thread still uses the
- * descriptor; an eventfd in non-blocking mode makes neither of them wait.
+ * descriptor; an eventfd in non-blocking mode makes neither of them wait. Hushing takes no lock:
+ * the loop, which the write wakes, would wait for the writer to come back from it.
  */
 #ifndef WSO_BELL_H
 #define WSO_BELL_H
@@ -32,7 +33,8 @@ int wso_bell_fd(struct wso_bell *bell);
 /* Wake the loop. Any thread; does nothing on a closed bell. */
 void wso_bell_ring(struct wso_bell *bell);
 
-/* Silence the bell. The loop's thread, before it looks at its work. */
+/* Silence the bell. The loop's thread, before it looks at its work; never at the same time as
+ * close, which is its side's too. */
 void wso_bell_hush(struct wso_bell *bell);
 
 /* Close the descriptor; when it returns, no thread uses it any more. May be called twice. */

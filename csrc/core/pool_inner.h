@@ -14,7 +14,7 @@ struct wso_worker {
     struct wso_link idle_link; /* in the pool's idle */
     struct wso_pool *pool;     /* shared */
     struct wso_thread thread;
-    struct wso_cond woken_cond;
+    sem_t wakes; /* posted once each time `woken` is set */
     void *user; /* the owner's, handed to the hooks */
 
     /* Guarded by the pool's lock. */

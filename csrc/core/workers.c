@@ -4,6 +4,8 @@
  * has looked at the queue. A job needs another thread only if more jobs are queued than threads are
  * ready, so a thread that is about to look is never helped by one that would find nothing.
  */
+#include <errno.h>
+#include <semaphore.h>
 #include <stdlib.h>
 
 #include "clock.h"
@@ -34,7 +36,7 @@ static void wake_first_held(struct wso_pool *pool)
     pool->ready++;
     worker->woken = true;
     /* Under the lock, because the worker may end and be freed as soon as it is released. */
-    wso_cond_signal(&worker->woken_cond);
+    (void)sem_post(&worker->wakes);
 }
 
 void wso_pool_wake_held(struct wso_pool *pool)
@@ -53,24 +55,42 @@ void wso_pool_wake_all_held(struct wso_pool *pool)
     }
 }
 
-/* Sleep until a submit wants this thread to look; false when it was idle for too long. */
+/* Sleep until posted; false when the deadline passed first. */
+static bool sleep_until(sem_t *posted, uint64_t deadline)
+{
+    struct timespec at = wso_deadline_timespec(deadline);
+    int failed;
+    do {
+        failed = deadline == WSO_NEVER ? sem_wait(posted)
+                                       : sem_clockwait(posted, CLOCK_MONOTONIC, &at);
+    } while (failed && errno == EINTR);
+    return !failed;
+}
+
+/* Sleep until a submit wants this thread to look; false when it was idle for too long. A semaphore
+ * and not a condition: a thread that wakes from one first waits for the lock, which its waker holds. */
 static bool idle_held(struct wso_worker *worker)
 {
-    WSO_ASSERT_HELD(&worker->pool->lock);
     struct wso_pool *pool = worker->pool;
+    WSO_ASSERT_HELD(&pool->lock);
     uint64_t keep_alive = pool->config.keep_alive;
     uint64_t deadline = keep_alive == WSO_NEVER ? WSO_NEVER : wso_deadline_after(keep_alive);
     worker->woken = false;
     wso_list_push_front(&pool->idle, &worker->idle_link);
     pool->stats.idle++;
-    while (!worker->woken && (deadline == WSO_NEVER || wso_now() < deadline)) {
-        wso_cond_wait(&worker->woken_cond, &pool->lock, deadline);
+    wso_lock_release(&pool->lock);
+    bool posted = sleep_until(&worker->wakes, deadline);
+    wso_lock_acquire(&pool->lock);
+    if (worker->woken) {
+        if (!posted) {
+            /* Woken in the moment after the deadline: the post is there already. */
+            (void)sleep_until(&worker->wakes, WSO_NEVER);
+        }
+        return true;
     }
-    if (!worker->woken) {
-        wso_link_unlink(&worker->idle_link);
-        pool->stats.idle--;
-    }
-    return worker->woken;
+    wso_link_unlink(&worker->idle_link);
+    pool->stats.idle--;
+    return false;
 }
 
 /* Take the first job and run it; the lock is released meanwhile. */
@@ -178,13 +198,13 @@ static int make_worker(struct wso_pool *pool)
     struct wso_thread_options options = {
         .stack_size = atomic_load_explicit(&pool->stack_size, memory_order_relaxed),
     };
-    int status = wso_cond_init(&worker->woken_cond);
-    if (status != WSO_OK) {
+    int status = WSO_ENOMEM;
+    if (sem_init(&worker->wakes, 0, 0) != 0) {
         goto fail_memory;
     }
     status = hooks->prepare(pool->config.owner, &worker->user, &options.name);
     if (status != WSO_OK) {
-        goto fail_cond;
+        goto fail_semaphore;
     }
     (void)wso_pool_share(pool);
     wso_lock_acquire(&pool->lock);
@@ -204,8 +224,8 @@ static int make_worker(struct wso_pool *pool)
     }
     hooks->unprepare(worker->user);
     wso_pool_release(pool);
-fail_cond:
-    wso_cond_destroy(&worker->woken_cond);
+fail_semaphore:
+    (void)sem_destroy(&worker->wakes);
 fail_memory:
     free(worker);
     return status;
@@ -253,7 +273,7 @@ void wso_pool_reap(struct wso_pool *pool)
         } else {
             wso_thread_join(&worker->thread);
         }
-        wso_cond_destroy(&worker->woken_cond);
+        (void)sem_destroy(&worker->wakes);
         free(worker);
     }
 }

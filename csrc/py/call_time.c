@@ -12,10 +12,12 @@ PyObject *wso_call_timeout_error(struct wso_call *call, bool in_queue, bool was_
     }
     const char *setting = in_queue ? "queue_timeout" : "timeout";
     const char *where = was_queued ? "it was still queued" : "it was running";
-    bool named = caller->name != Py_None;
-    PyObject *text = PyUnicode_FromFormat("%s%S%scall timed out: %s=%S s passed while %s",
-                                          named ? "'" : "", named ? caller->name : Py_None,
-                                          named ? "' " : " ", setting, seconds, where);
+    const char *end = "call timed out";
+    PyObject *text =
+        caller->name == Py_None
+            ? PyUnicode_FromFormat("%s: %s=%S s passed while %s", end, setting, seconds, where)
+            : PyUnicode_FromFormat("'%S' %s: %s=%S s passed while %s", caller->name, end, setting,
+                                   seconds, where);
     Py_DECREF(seconds);
     if (text == NULL) {
         return NULL;

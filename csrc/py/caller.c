@@ -7,10 +7,10 @@ static struct wso_caller *caller_of(PyObject *self)
 }
 
 PyDoc_STRVAR(caller_doc,
-             "Caller(pool, timeout, queue_timeout, wait_on_cancel, name, future_type)\n--\n\n"
+             "Caller(pool, timeout, queue_timeout, wait_on_cancel, name, future_type, /)\n--\n\n"
              "The native part of wsoffload.Caller. Timeouts are in seconds, negative for none.");
 
-static PyObject *caller_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
+static PyObject *caller_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     struct module_state *state = wso_state_of_type(type);
     if (state == NULL) {
@@ -19,8 +19,10 @@ static PyObject *caller_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNU
     PyObject *pool, *name, *future_type;
     double timeout, queue_timeout;
     int wait_on_cancel;
-    if (!PyArg_ParseTuple(args, "O!ddpOO!:Caller", state->pool_type, &pool, &timeout,
-                          &queue_timeout, &wait_on_cancel, &name, &PyType_Type, &future_type)) {
+    static char *positional[] = {"", "", "", "", "", "", NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!ddpOO!:Caller", positional,
+                                     state->pool_type, &pool, &timeout, &queue_timeout,
+                                     &wait_on_cancel, &name, &PyType_Type, &future_type)) {
         return NULL;
     }
     if (!PyType_IsSubtype((PyTypeObject *)future_type, state->future_type)) {

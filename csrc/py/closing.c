@@ -87,14 +87,16 @@ static void wait_for_cores(struct wso_closing *closing)
     }
 }
 
-PyDoc_STRVAR(closing_doc, "Closing(pool)\n--\n\n"
+PyDoc_STRVAR(closing_doc, "Closing(pool, /)\n--\n\n"
                           "`future` is settled when the closed pool has finished.");
 
-static PyObject *closing_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
+static PyObject *closing_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     struct module_state *state = wso_state_of_type(type);
     PyObject *pool;
-    if (state == NULL || !PyArg_ParseTuple(args, "O!:Closing", state->pool_type, &pool)) {
+    static char *positional[] = {"", NULL};
+    if (state == NULL || !PyArg_ParseTupleAndKeywords(args, kwargs, "O!:Closing", positional,
+                                                      state->pool_type, &pool)) {
         return NULL;
     }
     struct wso_pool_object *pool_object = (struct wso_pool_object *)pool;

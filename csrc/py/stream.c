@@ -159,11 +159,11 @@ PyType_Spec wso_ready_spec = {
 
 /* --- Stream --- */
 
-PyDoc_STRVAR(stream_doc, "Stream(pool, max_items, source, args, kwargs)\n--\n\n"
+PyDoc_STRVAR(stream_doc, "Stream(pool, max_items, source, args, kwargs, /)\n--\n\n"
                          "The native part of wsoffload.Stream. args None: the source is iterated\n"
                          "and not called.");
 
-static PyObject *stream_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
+static PyObject *stream_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     struct module_state *state = wso_state_of_type(type);
     if (state == NULL) {
@@ -171,8 +171,9 @@ static PyObject *stream_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNU
     }
     PyObject *pool, *source, *call_args, *call_kwargs;
     Py_ssize_t max_items;
-    if (!PyArg_ParseTuple(args, "O!nOOO:Stream", state->pool_type, &pool, &max_items, &source,
-                          &call_args, &call_kwargs)) {
+    static char *positional[] = {"", "", "", "", "", NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!nOOO:Stream", positional, state->pool_type,
+                                     &pool, &max_items, &source, &call_args, &call_kwargs)) {
         return NULL;
     }
     struct wso_pool_object *pool_object = (struct wso_pool_object *)pool;
