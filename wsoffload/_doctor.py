@@ -50,8 +50,9 @@ def _build() -> str:
 
 def _default_loop() -> str:
     loop = asyncio.new_event_loop()
-    loop.close()
+    # asyncio's own loops have one; others keep to themselves how they wait.
     selector = getattr(loop, "_selector", None)
+    loop.close()
     name = f"{type(loop).__module__}.{type(loop).__qualname__}"
     return name if selector is None else f"{name} with {type(selector).__name__}"
 

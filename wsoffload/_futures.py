@@ -15,8 +15,9 @@ class SubmitFuture(_core.Link, concurrent.futures.Future[Any]):
 
     def cancel(self) -> bool:
         cancelled = super().cancel()
-        if cancelled:
-            self._unlink()
+        if cancelled and self._unlink():
+            # No worker will do it, and wait() and as_completed() go by it.
+            self.set_running_or_notify_cancel()
         return cancelled
 
 
@@ -49,6 +50,8 @@ class WaitFuture(_core.Future[Any]):
             if not self.done():
                 with anyio.CancelScope(shield=True):
                     yield from super().__await__()
+            # Also where the call has ended meanwhile: a task that is cancelled must see it.
+            raise
         return self.result()
 
 

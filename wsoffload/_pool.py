@@ -50,8 +50,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for label, seconds in (("timeout", self.timeout), ("queue_timeout", self.queue_timeout)):
-            if seconds is not None and not seconds >= 0:
-                raise ValueError(f"{label} must be None or at least 0 seconds, not {seconds!r}")
+            _check_seconds(label, seconds)
         if self.on_cancel not in ("abandon", "wait"):
             raise ValueError(f"on_cancel must be 'abandon' or 'wait', not {self.on_cancel!r}")
         if self.name is not None and not isinstance(self.name, str):
@@ -67,6 +66,17 @@ def _at_least_one(label: str, value: int) -> int:
     if not 0 < number < 2**31:
         raise ValueError(f"{label} must be greater than 0 and less than 2**31, not {value!r}")
     return number
+
+
+def _check_seconds(label: str, value: float | None) -> None:
+    if value is None:
+        return
+    try:
+        valid = value >= 0
+    except TypeError:
+        raise TypeError(f"{label} must be None or a number of seconds, not {value!r}") from None
+    if not valid:
+        raise ValueError(f"{label} must be None or at least 0 seconds, not {value!r}")
 
 
 def _usable_cores() -> int:
@@ -180,12 +190,11 @@ class Pool(_Iterates, _core.Pool, concurrent.futures.ThreadPoolExecutor):
         if max_workers is None:
             max_workers = min(32, _usable_cores() + 4)
         max_workers = _at_least_one("max_workers", max_workers)
-        if when_full not in _WHEN_FULL:
+        if not isinstance(when_full, str) or when_full not in _WHEN_FULL:
             raise ValueError(
                 f"when_full must be 'wait', 'raise' or 'drop_oldest', not {when_full!r}"
             )
-        if keep_alive is not None and not keep_alive >= 0:
-            raise ValueError(f"keep_alive must be None or at least 0 seconds, not {keep_alive!r}")
+        _check_seconds("keep_alive", keep_alive)
         concurrent.futures.ThreadPoolExecutor.__init__(
             self, max_workers, thread_name_prefix, initializer, initargs
         )

@@ -42,7 +42,8 @@ def _os_name(name: str) -> bytes:
         return encoded
     stem, _, number = encoded.rpartition(b"_")
     kept = _OS_NAME_BYTES - len(number) - 1
-    return stem[:kept] + b"_" + number if kept > 0 else encoded[:_OS_NAME_BYTES]
+    # A character is kept whole or not at all.
+    return stem[:kept].decode("utf-8", "ignore").encode() + b"_" + number
 
 
 class WorkerThread(threading.Thread):

@@ -113,6 +113,10 @@ int wso_pool_new(const struct wso_pool_config *config, struct wso_pool **pool)
         return status;
     }
     made->config = *config;
+    if (config->max_queue > SIZE_MAX - config->max_threads) {
+        /* Their sum is the bound. */
+        made->config.max_queue = SIZE_MAX - config->max_threads;
+    }
     atomic_init(&made->stack_size, 0);
     atomic_init(&made->shares, 1);
     wso_list_init(&made->queue);
@@ -210,6 +214,26 @@ static int admit_when_full_held(struct wso_pool *pool, struct wso_job *job,
     }
 }
 
+/* See to it that a thread will take one more job. The lock is released while one is made. */
+static int bring_thread_held(struct wso_pool *pool)
+{
+    WSO_ASSERT_HELD(&pool->lock);
+    int status = pool->refusal;
+    bool made = true;
+    /* Again, because the thread may be gone before the job comes: inside the job of another, or
+     * idle for too long. */
+    while (status == WSO_OK && made && wso_pool_reserve_worker_held(pool, pool->stats.queued + 1)) {
+        wso_lock_release(&pool->lock);
+        status = wso_pool_start_worker(pool);
+        wso_lock_acquire(&pool->lock);
+        made = status == WSO_OK;
+        if (made || pool->threads > 0) {
+            status = pool->refusal;
+        }
+    }
+    return status;
+}
+
 int wso_pool_submit(struct wso_pool *pool, struct wso_job *job, enum wso_admission admission,
                     struct wso_turn *turn)
 {
@@ -221,17 +245,11 @@ int wso_pool_submit(struct wso_pool *pool, struct wso_job *job, enum wso_admissi
     job->worker = NULL;
 
     wso_lock_acquire(&pool->lock);
-    int status = pool->refusal;
-    if (status == WSO_OK && wso_pool_reserve_worker_held(pool, pool->stats.queued + 1)) {
-        /* The thread comes before the job: if it cannot be made, the job was never accepted. */
-        wso_lock_release(&pool->lock);
-        status = wso_pool_start_worker(pool);
-        wso_lock_acquire(&pool->lock);
-        status = status == WSO_OK ? pool->refusal : status;
-    }
+    /* The thread comes before the job: if it cannot be made, the job was never accepted. */
+    int status = bring_thread_held(pool);
     if (status == WSO_OK) {
-        bool full = wso_pool_full_held(pool) || !wso_list_empty(&pool->waiting);
-        if (full) {
+        /* While others wait the pool is full: they come in as soon as it is not. */
+        if (wso_pool_full_held(pool)) {
             status = admit_when_full_held(pool, job, admission, turn, &dropped);
         } else {
             wso_pool_enqueue_held(pool, job);
@@ -262,6 +280,7 @@ bool wso_pool_cancel(struct wso_pool *pool, struct wso_job *job, int status)
         unlink_held(pool, job, &come);
         pool->stats.cancelled++;
         wso_pool_admit_held(pool, &come);
+        wso_pool_tell_closers_held(pool, &come);
     }
     wso_lock_release(&pool->lock);
     if (untaken) {
@@ -347,8 +366,7 @@ void wso_pool_leave(struct wso_pool *pool, bool to_the_last)
     wso_jobs_end(&jobs, WSO_ECANCELLED);
     wso_turns_come(&come);
     if (start) {
-        /* One is enough: it takes job after job. If it cannot be made and no other thread is
-         * there, the jobs end with WSO_ETHREAD. */
+        /* One is enough: it takes job after job. */
         (void)wso_pool_start_worker(pool);
     }
 }

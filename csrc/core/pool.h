@@ -40,7 +40,7 @@ enum wso_admission {
     WSO_ADMIT_ALWAYS, /* never waits, is never refused for fullness; counted when over the bound */
 };
 
-/* How the owner follows the pool's threads. All are called without a lock; NULL where not wanted. */
+/* How the owner follows the pool's threads. All are called without a lock; none may be NULL. */
 struct wso_pool_hooks {
     /* In submit, on its thread: prepare what the new thread will be known by. An error status
      * refuses the thread. `owner` is NULL once the pool is disowned. */

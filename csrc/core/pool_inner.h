@@ -38,8 +38,9 @@ struct wso_pool {
     struct wso_list ended; /* threads to be joined */
     struct wso_list closers;
     unsigned threads; /* that still take jobs */
-    /* Threads that will look at the queue without further ado: just started, just woken, or
-     * between two jobs. Only when more jobs are queued than that is another thread needed. */
+    size_t starting; /* threads before or in the owner's `begin` */
+    /* Threads that will look at the queue without further ado: begun, just woken, or between two
+     * jobs. */
     size_t ready;
     int refusal; /* what submit answers; WSO_OK while open */
     bool leaving;
@@ -65,9 +66,10 @@ void wso_turns_come(struct wso_list *come);
 /* workers.c */
 /* Is one more thread needed for one more job, and allowed? Reserves it if so. */
 bool wso_pool_reserve_worker_held(struct wso_pool *pool, size_t queued);
-/* Make the reserved thread, without the lock. Fails only if no other thread runs. */
+/* Make the reserved thread, without the lock. If that fails and no other thread will look at the
+ * queue, all that no worker took ends with the same status. */
 int wso_pool_start_worker(struct wso_pool *pool);
-/* Wake an idle thread if more jobs are queued than threads are about to look. */
+/* Wake an idle thread if jobs are queued and no thread is about to look. */
 void wso_pool_wake_held(struct wso_pool *pool);
 void wso_pool_wake_all_held(struct wso_pool *pool);
 

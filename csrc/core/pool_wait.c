@@ -12,6 +12,7 @@
 bool wso_pool_finished_held(const struct wso_pool *pool)
 {
     return pool->refusal != WSO_OK && pool->stats.queued == 0 && pool->stats.waiting == 0 &&
+           pool->starting == 0 &&
            pool->stats.threads == (pool->to_the_last ? 0 : pool->stats.abandoned);
 }
 

@@ -1,8 +1,11 @@
 /* The pool's threads: when one is started, woken or ended, and how it takes a job. See pool.h.
  *
- * A thread is counted as `ready` from the moment it is started, woken or through with a job until it
- * has looked at the queue. A job needs another thread only if more jobs are queued than threads are
- * ready, so a thread that is about to look is never helped by one that would find nothing.
+ * A thread is counted as `starting` until its owner's `begin` has returned, which may take its time,
+ * and then, as after a wake-up or a job, as `ready` until it has looked at the queue. While one is
+ * ready no other is woken: it wakes the next itself when it takes a job and leaves others behind.
+ * So a burst of short jobs wakes one or two threads and not all of them, of which most would find
+ * nothing. A thread is started only if more jobs are queued than threads are starting, ready or
+ * idle.
  */
 #include <errno.h>
 #include <semaphore.h>
@@ -19,11 +22,12 @@ bool wso_pool_reserve_worker_held(struct wso_pool *pool, size_t queued)
         /* Threads inside abandoned jobs may never come back. */
         capacity += (unsigned)pool->stats.abandoned;
     }
-    if (queued <= pool->ready || !wso_list_empty(&pool->idle) || pool->threads >= capacity) {
+    size_t coming = pool->starting + pool->ready + pool->stats.idle;
+    if (queued <= coming || pool->threads >= capacity) {
         return false;
     }
     pool->threads++;
-    pool->ready++;
+    pool->starting++;
     return true;
 }
 
@@ -42,7 +46,7 @@ static void wake_first_held(struct wso_pool *pool)
 void wso_pool_wake_held(struct wso_pool *pool)
 {
     WSO_ASSERT_HELD(&pool->lock);
-    if (pool->stats.queued > pool->ready && !wso_list_empty(&pool->idle)) {
+    if (pool->stats.queued > 0 && pool->ready == 0 && !wso_list_empty(&pool->idle)) {
         wake_first_held(pool);
     }
 }
@@ -90,7 +94,12 @@ static bool idle_held(struct wso_worker *worker)
     }
     wso_link_unlink(&worker->idle_link);
     pool->stats.idle--;
-    return false;
+    if (wso_list_empty(&pool->queue)) {
+        return false;
+    }
+    /* That a thread was idle may be why no other was started for the job. */
+    pool->ready++;
+    return true;
 }
 
 /* Take the first job and run it; the lock is released meanwhile. */
@@ -106,6 +115,7 @@ static void run_next_held(struct wso_worker *worker)
     job->worker = worker;
     worker->busy = true;
     worker->kept = job->kept;
+    wso_pool_wake_held(pool);
     wso_lock_release(&pool->lock);
 
     uint64_t started = wso_now();
@@ -169,9 +179,13 @@ static void *worker_main(void *argument)
     struct wso_pool *pool = worker->pool;
     pool->config.hooks->begin(worker->user);
     wso_lock_acquire(&pool->lock);
+    pool->starting--;
+    pool->ready++;
     serve_held(worker);
     wso_lock_release(&pool->lock);
     pool->config.hooks->end(worker->user);
+    /* So that of all threads that ended before, hardly one is left to be joined. */
+    wso_pool_reap(pool);
 
     struct wso_list come;
     wso_list_init(&come);
@@ -242,11 +256,9 @@ int wso_pool_start_worker(struct wso_pool *pool)
     wso_list_init(&come);
     wso_lock_acquire(&pool->lock);
     pool->threads--;
-    pool->ready--;
-    if (pool->threads > 0) {
-        /* Another thread runs: the job waits for it. */
-        status = WSO_OK;
-    } else {
+    pool->starting--;
+    /* Otherwise the jobs wait for another thread. */
+    if (pool->threads == (pool->leaving ? pool->stats.abandoned : 0)) {
         /* Others may have queued jobs because they saw the reserved thread. */
         wso_pool_take_untaken_held(pool, &jobs, &come);
     }

@@ -99,7 +99,8 @@ bool wso_call_cancel_waits(struct wso_call *call, PyObject *message)
     }
     call->unlinking = false;
     if (call->caller != NULL && call->caller->wait_on_cancel) {
-        if (call->verdict == WSO_VERDICT_NONE) {
+        if (call->verdict != WSO_VERDICT_CANCEL) {
+            /* Also if its time was over before: a cancelled task must see CancelledError. */
             call->verdict = WSO_VERDICT_CANCEL;
             call->message = Py_NewRef(message);
         }
@@ -111,12 +112,14 @@ bool wso_call_cancel_waits(struct wso_call *call, PyObject *message)
     return false;
 }
 
-void wso_call_unlink(struct wso_call *call)
+bool wso_call_unlink(struct wso_call *call)
 {
     call->unlinking = true;
-    if (!wso_pool_cancel(call->pool->calls, &call->job, WSO_ECANCELLED)) {
-        call->unlinking = false;
+    if (wso_pool_cancel(call->pool->calls, &call->job, WSO_ECANCELLED)) {
+        return true;
     }
+    call->unlinking = false;
+    return false;
 }
 
 int wso_call_timed_out(struct wso_call *call, bool in_queue)
@@ -150,6 +153,11 @@ int wso_call_timed_out(struct wso_call *call, bool in_queue)
     PyObject *answer = PyObject_CallMethodOneArg(future, state->str_set_exception, error);
     Py_DECREF(error);
     Py_DECREF(future);
+    if (answer == NULL && PyErr_ExceptionMatches(state->invalid_state_error)) {
+        /* Somebody else has settled it. */
+        PyErr_Clear();
+        return 0;
+    }
     Py_XDECREF(answer);
     return answer == NULL ? -1 : 0;
 }

@@ -124,19 +124,9 @@ void wso_call_run_job(struct wso_job *job)
     release_arguments(call);
 }
 
-/* Hand the future its end by this method. A future that is done already is left alone. */
 static void settle(struct wso_call *call, PyObject *method, PyObject *value)
 {
-    struct module_state *state = call->pool->state;
-    PyObject *answer = value == NULL ? NULL
-                                     : PyObject_CallMethodOneArg(call->future, method, value);
-    if (answer != NULL) {
-        Py_DECREF(answer);
-    } else if (PyErr_ExceptionMatches(state->invalid_state_error)) {
-        PyErr_Clear();
-    } else {
-        PyErr_WriteUnraisable(call->future);
-    }
+    wso_settle(call->pool->state, call->future, method, value);
 }
 
 static void settle_with_exception(struct wso_call *call, PyObject *exception)
@@ -154,6 +144,11 @@ static void settle_cancelled(struct wso_call *call)
         answer = wso_future_base_cancel(state, stack, 2, NULL);
     } else {
         answer = PyObject_CallMethodNoArgs(call->future, state->str_cancel);
+        if (answer == Py_True) {
+            /* wait() and as_completed() go by this. */
+            Py_SETREF(answer, PyObject_CallMethodNoArgs(
+                                  call->future, state->str_set_running_or_notify_cancel));
+        }
     }
     if (answer == NULL) {
         PyErr_WriteUnraisable(call->future);
@@ -161,13 +156,14 @@ static void settle_cancelled(struct wso_call *call)
     Py_XDECREF(answer);
 }
 
-/* The job's own exception, where something else became of the future. */
+/* The job's own exception, where something else became of the future. One that check_cancelled()
+ * raised says only what is known. */
 static void report_exception(struct wso_call *call)
 {
-    if (!call->failed) {
+    struct module_state *state = call->pool->state;
+    if (!call->failed || PyErr_GivenExceptionMatches(call->outcome, state->cancelled_error)) {
         return;
     }
-    struct module_state *state = call->pool->state;
     PyObject *loop = PyObject_CallMethodNoArgs(call->future, state->str_get_loop);
     PyObject *context = loop == NULL ? NULL
                                      : Py_BuildValue("{s:s,s:O,s:O}", "message",

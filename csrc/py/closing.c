@@ -53,15 +53,7 @@ static void deliver(struct wso_mail *mail)
 {
     struct wso_closing *closing = WSO_ITEM(mail, struct wso_closing, mail);
     struct module_state *state = closing->pool->state;
-    PyObject *answer = PyObject_CallMethodOneArg(closing->future, state->str_set_result, Py_None);
-    if (answer == NULL) {
-        if (PyErr_ExceptionMatches(state->invalid_state_error)) {
-            PyErr_Clear();
-        } else {
-            PyErr_WriteUnraisable(closing->future);
-        }
-    }
-    Py_XDECREF(answer);
+    wso_settle(state, closing->future, state->str_set_result, Py_None);
     Py_DECREF(closing);
 }
 

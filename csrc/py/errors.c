@@ -73,16 +73,28 @@ void wso_give_exception(PyObject *exception)
 #endif
 }
 
-PyObject *wso_take_exception_for_future(void)
+/* PEP 479's reason: thrown into a coroutine such an exception would end it as if it had returned, or
+ * end the reader's loop as if the source had. */
+static PyObject *instead_of(PyObject *raised, const char *caller)
 {
-    PyObject *raised = wso_take_exception();
-    if (!PyErr_GivenExceptionMatches(raised, PyExc_StopIteration)) {
-        return raised;
-    }
-    /* PEP 479's reason: thrown into a coroutine it would end it as if it had returned. */
-    PyErr_SetString(PyExc_RuntimeError, "the call raised StopIteration");
+    PyErr_Format(PyExc_RuntimeError, "the %s raised %s", caller, Py_TYPE(raised)->tp_name);
     PyObject *instead = wso_take_exception();
     PyException_SetCause(instead, Py_NewRef(raised));
     PyException_SetContext(instead, raised);
     return instead;
+}
+
+PyObject *wso_take_exception_for_future(void)
+{
+    PyObject *raised = wso_take_exception();
+    bool unfit = PyErr_GivenExceptionMatches(raised, PyExc_StopIteration);
+    return unfit ? instead_of(raised, "call") : raised;
+}
+
+PyObject *wso_take_exception_for_stream(void)
+{
+    PyObject *raised = wso_take_exception();
+    bool unfit = PyErr_GivenExceptionMatches(raised, PyExc_StopIteration) ||
+                 PyErr_GivenExceptionMatches(raised, PyExc_StopAsyncIteration);
+    return unfit ? instead_of(raised, "source") : raised;
 }

@@ -86,23 +86,23 @@ static bool wait_for_space(struct wso_feed *feed, struct wso_py_thread *self)
     return !left;
 }
 
-/* Put an item into the buffer; takes the reference. False when the reader has gone. */
-static bool put(struct wso_feed *feed, struct wso_py_thread *self, PyObject *item)
+/* Put an item into the buffer, which has room; takes the reference. */
+static void put(struct wso_feed *feed, PyObject *item)
 {
-    if (!wait_for_space(feed, self)) {
-        Py_DECREF(item);
-        return false;
-    }
     wso_lock_acquire(&feed->lock);
-    feed->items[(feed->first + feed->count) % feed->capacity] = item;
-    feed->count++;
-    bool reader_waits = feed->reader_waits;
+    bool left = feed->left;
+    bool reader_waits = feed->reader_waits && !left;
+    if (!left) {
+        feed->items[(feed->first + feed->count) % feed->capacity] = item;
+        feed->count++;
+    }
     wso_lock_release(&feed->lock);
-    if (reader_waits) {
+    if (left) {
+        Py_DECREF(item);
+    } else if (reader_waits) {
         /* Now, because the next item may take its time. */
         post(feed, true);
     }
-    return true;
 }
 
 /* The iterator of the source, called first if it is to be. */
@@ -148,7 +148,9 @@ static void produce(struct wso_feed *feed, struct wso_py_thread *self)
         return;
     }
     PyObject *item;
-    while ((item = PyIter_Next(iterator)) != NULL && put(feed, self, item)) {
+    /* Room comes first, so that the source is never asked for more than the buffer holds. */
+    while (wait_for_space(feed, self) && (item = PyIter_Next(iterator)) != NULL) {
+        put(feed, item);
     }
     PyObject *raised = PyErr_Occurred() ? wso_take_exception() : NULL;
     close_iterator(feed->pool->state, iterator);
@@ -190,7 +192,7 @@ static void run_feed(struct wso_job *job)
     PyObject *error = NULL;
     if (PyContext_Enter(feed->context) == 0) {
         produce(feed, self);
-        error = PyErr_Occurred() ? wso_take_exception() : NULL;
+        error = PyErr_Occurred() ? wso_take_exception_for_stream() : NULL;
         /* It was entered here, so leaving it cannot fail. */
         (void)PyContext_Exit(feed->context);
     } else {
@@ -215,52 +217,21 @@ static void feed_done(struct wso_job *job, int status)
     wso_feed_release(feed);
 }
 
-/* Settle a future of the loop that is not done yet. */
-static void settle(struct wso_feed *feed, PyObject *future, PyObject *method, PyObject *value)
+static void wake(struct wso_feed *feed, PyObject *future)
 {
     struct module_state *state = feed->pool->state;
-    PyObject *answer = PyObject_CallMethodOneArg(future, method, value);
-    if (answer != NULL) {
-        Py_DECREF(answer);
-    } else if (PyErr_ExceptionMatches(state->invalid_state_error)) {
-        PyErr_Clear();
-    } else {
-        PyErr_WriteUnraisable(future);
-    }
+    wso_settle(state, future, state->str_set_result, Py_None);
 }
 
-/* Give the waiting reader what there is. A reader that was cancelled has taken nothing. */
+/* Tell the waiting reader that there is something to look at. */
 static void serve_waiter(struct wso_feed *feed)
 {
-    struct module_state *state = feed->pool->state;
+    if (!wso_feed_has_item(feed) && !wso_feed_exhausted(feed)) {
+        return;
+    }
     PyObject *waiter = feed->waiter;
-    PyObject *done = PyObject_CallMethodNoArgs(waiter, state->str_done);
-    bool is_done = done == Py_True;
-    Py_XDECREF(done);
-    if (done == NULL) {
-        PyErr_WriteUnraisable(waiter);
-        return;
-    }
-    if (is_done) {
-        Py_CLEAR(feed->waiter);
-        return;
-    }
-    PyObject *item = wso_feed_take(feed);
-    if (item != NULL) {
-        feed->waiter = NULL;
-        settle(feed, waiter, state->str_set_result, item);
-        Py_DECREF(item);
-        Py_DECREF(waiter);
-        return;
-    }
-    if (!wso_feed_exhausted(feed)) {
-        return;
-    }
     feed->waiter = NULL;
-    PyObject *error = wso_feed_take_error(feed);
-    settle(feed, waiter, state->str_set_exception,
-           error != NULL ? error : PyExc_StopAsyncIteration);
-    Py_XDECREF(error);
+    wake(feed, waiter);
     Py_DECREF(waiter);
 }
 
@@ -277,7 +248,7 @@ static void deliver(struct wso_mail *mail)
     if (feed->job_over && waiters != NULL) {
         feed->close_waiters = NULL;
         for (Py_ssize_t i = 0; i < PyList_GET_SIZE(waiters); i++) {
-            settle(feed, PyList_GET_ITEM(waiters, i), feed->pool->state->str_set_result, Py_None);
+            wake(feed, PyList_GET_ITEM(waiters, i));
         }
         Py_DECREF(waiters);
     }
@@ -346,7 +317,12 @@ int wso_feed_start(struct wso_feed *feed, struct wso_hub *hub)
     if (status == WSO_OK) {
         return 0;
     }
+    /* As if it had not been tried: the stream may be started again later. */
     feed->shares--;
+    wso_link_unlink(&feed->listener.link);
+    wso_mailbox_release(feed->mailbox);
+    feed->mailbox = NULL;
+    Py_CLEAR(feed->context);
     wso_pool_raise(feed->pool, status);
     return -1;
 }
@@ -368,6 +344,14 @@ PyObject *wso_feed_take(struct wso_feed *feed)
     }
     wso_lock_release(&feed->lock);
     return item;
+}
+
+bool wso_feed_has_item(struct wso_feed *feed)
+{
+    wso_lock_acquire(&feed->lock);
+    bool has = feed->count > 0;
+    wso_lock_release(&feed->lock);
+    return has;
 }
 
 bool wso_feed_exhausted(struct wso_feed *feed)

@@ -49,6 +49,8 @@ void wso_feed_release(struct wso_feed *feed);
 int wso_feed_start(struct wso_feed *feed, struct wso_hub *hub);
 /* The first item, a new reference, and room for another; NULL if there is none now. */
 PyObject *wso_feed_take(struct wso_feed *feed);
+/* An item can be taken. */
+bool wso_feed_has_item(struct wso_feed *feed);
 /* No item is left and none will come. */
 bool wso_feed_exhausted(struct wso_feed *feed);
 /* The error that ended the feed, once; NULL if there is none. */

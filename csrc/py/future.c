@@ -19,11 +19,22 @@ PyObject *wso_future_base_cancel(struct module_state *state, PyObject *const *ar
     return PyObject_Vectorcall(state->future_cancel, args, (size_t)nargs, kwnames);
 }
 
-/* The message of cancel(msg=None), borrowed. Wrong arguments are left to the base to refuse. */
+/* The message of cancel(msg=None), borrowed. Raises and answers NULL for other arguments, before
+ * anything is cancelled. */
 static PyObject *message_of(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    Py_ssize_t total = nargs + (kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames));
-    return total == 1 ? args[0] : Py_None;
+    Py_ssize_t named = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    if (nargs + named > 1) {
+        PyErr_SetString(PyExc_TypeError, "cancel() takes at most one argument (msg)");
+        return NULL;
+    }
+    if (named == 1 &&
+        PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, 0), "msg") != 0) {
+        PyErr_Format(PyExc_TypeError, "cancel() takes no argument %R, only msg",
+                     PyTuple_GET_ITEM(kwnames, 0));
+        return NULL;
+    }
+    return nargs + named == 1 ? args[0] : Py_None;
 }
 
 PyDoc_STRVAR(cancel_doc, "cancel($self, /, msg=None)\n--\n\n"
@@ -36,20 +47,16 @@ static PyObject *future_cancel(PyObject *self, PyTypeObject *defining, PyObject 
                                Py_ssize_t nargs, PyObject *kwnames)
 {
     struct module_state *state = PyType_GetModuleState(defining);
-    struct wso_call *call = *wso_future_call(state, self);
-    if (call != NULL && wso_call_cancel_waits(call, message_of(args, nargs, kwnames))) {
-        Py_RETURN_TRUE;
-    }
-    PyObject *stack[2] = {self, NULL};
-    Py_ssize_t total = nargs + (kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames));
-    if (total > 1) {
-        PyErr_SetString(PyExc_TypeError, "cancel() takes at most one argument (msg)");
+    PyObject *message = message_of(args, nargs, kwnames);
+    if (message == NULL) {
         return NULL;
     }
-    if (total == 1) {
-        stack[1] = args[0];
+    struct wso_call *call = *wso_future_call(state, self);
+    if (call != NULL && wso_call_cancel_waits(call, message)) {
+        Py_RETURN_TRUE;
     }
-    return wso_future_base_cancel(state, stack, 1 + nargs, kwnames);
+    PyObject *stack[] = {self, message};
+    return wso_future_base_cancel(state, stack, 2, NULL);
 }
 
 static PyObject *future_timed_out(PyObject *self, PyTypeObject *defining, PyObject *const *args,
@@ -128,15 +135,13 @@ PyTypeObject *wso_future_type_new(PyObject *module, struct module_state *state, 
 }
 
 PyDoc_STRVAR(unlink_doc, "_unlink($self, /)\n--\n\n"
-                         "Take the call off the queue, because its future was cancelled.");
+                         "Take the call off the queue, because its future was cancelled. False if\n"
+                         "it was on none.");
 
 static PyObject *link_unlink(PyObject *self, PyObject *Py_UNUSED(unused))
 {
     struct wso_call *call = ((struct wso_link_object *)self)->call;
-    if (call != NULL) {
-        wso_call_unlink(call);
-    }
-    Py_RETURN_NONE;
+    return PyBool_FromLong(call != NULL && wso_call_unlink(call));
 }
 
 static int link_traverse(PyObject *self, visitproc visit, void *arg)

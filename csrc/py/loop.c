@@ -166,7 +166,10 @@ void wso_hubs_all_gone(struct module_state *state)
 {
     for (struct wso_link *link = state->hubs.head.next; link != &state->hubs.head;
          link = link->next) {
-        tell_listeners(WSO_ITEM(link, struct wso_hub, link));
+        struct wso_hub *hub = WSO_ITEM(link, struct wso_hub, link);
+        if (hub->generation == atomic_load(&state->runtime->generation)) {
+            tell_listeners(hub);
+        }
     }
 }
 

@@ -92,11 +92,23 @@ static PyObject *import_attribute(const char *module_name, const char *name)
     return value;
 }
 
+/* What futures raise that are done already: those of asyncio, and those of concurrent.futures. */
+static PyObject *invalid_state_errors(void)
+{
+    PyObject *of_loops = import_attribute("asyncio", "InvalidStateError");
+    PyObject *of_threads = import_attribute("concurrent.futures", "InvalidStateError");
+    PyObject *both =
+        of_loops == NULL || of_threads == NULL ? NULL : PyTuple_Pack(2, of_loops, of_threads);
+    Py_XDECREF(of_loops);
+    Py_XDECREF(of_threads);
+    return both;
+}
+
 /* What the binding takes from asyncio and concurrent.futures. */
 static int set_up_imports(PyObject *module, struct module_state *state)
 {
     state->cancelled_error = import_attribute("asyncio", "CancelledError");
-    state->invalid_state_error = import_attribute("asyncio", "InvalidStateError");
+    state->invalid_state_error = invalid_state_errors();
     state->get_running_loop = import_attribute("asyncio.events", "_get_running_loop");
     state->broken_pool = import_attribute("concurrent.futures.thread", "BrokenThreadPool");
     state->loop_keyword = Py_BuildValue("(s)", "loop");
@@ -175,7 +187,7 @@ static int module_clear(PyObject *module)
     return 0;
 }
 
-PyDoc_STRVAR(set_submit_future_doc, "_set_submit_future(type, /)\n--\n\n"
+PyDoc_STRVAR(set_submit_future_doc, "_set_submit_future(future_type, /)\n--\n\n"
                                     "The class of the futures that submit() returns.");
 
 static PyObject *set_submit_future(PyObject *module, PyObject *type)

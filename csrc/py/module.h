@@ -45,7 +45,7 @@ struct module_state {
     PyObject *dropped;
     PyObject *broken_pool;
     PyObject *cancelled_error;
-    PyObject *invalid_state_error;
+    PyObject *invalid_state_error; /* a tuple of the two that there are */
     PyObject *get_running_loop; /* None where there is none */
     PyObject *future_cancel;    /* asyncio.Future.cancel */
     PyObject *submit_future;    /* the class of submit's futures; set from Python */
@@ -82,6 +82,11 @@ PyObject *wso_take_exception(void);
 void wso_give_exception(PyObject *exception);
 /* As wso_take_exception, for a future that must not be given a StopIteration. */
 PyObject *wso_take_exception_for_future(void);
+/* The same for the reader of a stream, which must not be given a StopAsyncIteration either. */
+PyObject *wso_take_exception_for_stream(void);
+
+/* settle.c. Attached, on the future's own thread. `value` NULL: making it failed, as is raised. */
+void wso_settle(struct module_state *state, PyObject *future, PyObject *method, PyObject *value);
 
 /* threads.c: the worker's own PyThreadState. */
 struct wso_py_thread {
@@ -188,8 +193,8 @@ struct wso_call **wso_future_call(struct module_state *state, PyObject *future);
 bool wso_call_cancel_waits(struct wso_call *call, PyObject *message);
 /* Its time is over. */
 int wso_call_timed_out(struct wso_call *call, bool in_queue);
-/* A future of submit was cancelled: take its job off the queue. */
-void wso_call_unlink(struct wso_call *call);
+/* A future of submit was cancelled: take its job off the queue; false if a worker has it. */
+bool wso_call_unlink(struct wso_call *call);
 
 /* future.c */
 struct wso_link_object {

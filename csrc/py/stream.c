@@ -1,9 +1,11 @@
 /* The types of a stream's reader: Stream, an asynchronous iterator over a feed, and Ready, the
- * awaitable of an item that is there already.
+ * awaitable of its next item.
  *
  * Where items are there, no future is made and the loop is not asked, which would cost more than
  * the item. So that a quick producer cannot starve the loop that way, the reader gives way to it
- * once in a while.
+ * once in a while. Where there is none, the loop's future tells only that there is something to
+ * look at: the item stays in the buffer until the reader runs, so a reader that is cancelled in
+ * between loses none.
  */
 #include "clock.h"
 #include "feed.h"
@@ -21,7 +23,8 @@ struct wso_stream {
 
 struct wso_ready {
     PyObject_HEAD
-    struct wso_stream *stream; /* to be looked at after giving way; NULL otherwise */
+    struct wso_stream *stream; /* to be looked at before there is an outcome; NULL otherwise */
+    PyObject *wait;            /* awaits the stream's waiter, or NULL */
     PyObject *value;
     PyObject *error;
     bool gave_way;
@@ -32,9 +35,46 @@ static struct wso_stream *stream_of(PyObject *self)
     return (struct wso_stream *)self;
 }
 
+/* A future of the running loop. */
+static PyObject *new_future(struct module_state *state)
+{
+    PyObject *loop = PyObject_CallNoArgs(state->get_running_loop);
+    if (loop == NULL) {
+        return NULL;
+    }
+    PyObject *future = PyObject_CallMethodNoArgs(loop, state->str_create_future);
+    Py_DECREF(loop);
+    return future;
+}
+
+/* Does another task wait for the next item? -1 on error. */
+static int is_awaited(struct wso_stream *stream)
+{
+    if (stream->feed->waiter == NULL) {
+        return 0;
+    }
+    PyObject *done = PyObject_CallMethodNoArgs(stream->feed->waiter, stream->state->str_done);
+    if (done == NULL) {
+        return -1;
+    }
+    int awaited = done != Py_True;
+    Py_DECREF(done);
+    return awaited;
+}
+
+static int refuse_second_reader(struct wso_stream *stream)
+{
+    int awaited = is_awaited(stream);
+    if (awaited > 0) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "another task already waits for this stream's next item");
+    }
+    return awaited == 0 ? 0 : -1;
+}
+
 /* --- Ready --- */
 
-/* An awaitable of this value or error, or one that first gives way; takes the references. */
+/* An awaitable of this value or error, or of what the stream will have; takes the references. */
 static PyObject *new_ready(struct module_state *state, struct wso_stream *stream, PyObject *value,
                            PyObject *error)
 {
@@ -45,6 +85,7 @@ static PyObject *new_ready(struct module_state *state, struct wso_stream *stream
         return NULL;
     }
     ready->stream = (struct wso_stream *)Py_XNewRef(stream);
+    ready->wait = NULL;
     ready->value = value;
     ready->error = error;
     ready->gave_way = false;
@@ -52,29 +93,72 @@ static PyObject *new_ready(struct module_state *state, struct wso_stream *stream
     return (PyObject *)ready;
 }
 
-/* What the stream has after its reader gave way: nobody else takes items, so there is one, unless
- * the stream was closed meanwhile. */
-static void look_again(struct wso_ready *ready)
+/* Have the loop tell when the stream has something. */
+static int begin_wait(struct wso_ready *ready)
+{
+    struct wso_feed *feed = ready->stream->feed;
+    if (refuse_second_reader(ready->stream) < 0) {
+        return -1;
+    }
+    PyObject *future = new_future(ready->stream->state);
+    if (future == NULL) {
+        return -1;
+    }
+    ready->wait = PyObject_GetIter(future);
+    if (ready->wait == NULL) {
+        Py_DECREF(future);
+        return -1;
+    }
+    Py_XSETREF(feed->waiter, future);
+    return 0;
+}
+
+/* The loop had its turn: take what the stream has, or wait for it. */
+static int look(struct wso_ready *ready)
 {
     struct wso_feed *feed = ready->stream->feed;
     ready->stream->turn_began = wso_now();
     ready->value = wso_feed_take(feed);
     if (ready->value == NULL) {
+        if (!wso_feed_exhausted(feed)) {
+            return begin_wait(ready);
+        }
         ready->error = wso_feed_take_error(feed);
     }
     Py_CLEAR(ready->stream);
+    return 0;
+}
+
+/* Go on until there is an outcome or the loop is to have its turn. */
+static PySendResult advance(struct wso_ready *ready, PyObject **result)
+{
+    while (ready->stream != NULL) {
+        if (ready->wait != NULL) {
+            PySendResult sent = PyIter_Send(ready->wait, Py_None, result);
+            if (sent != PYGEN_RETURN) {
+                return sent;
+            }
+            Py_CLEAR(*result);
+            Py_CLEAR(ready->wait);
+        } else if (!ready->gave_way) {
+            ready->gave_way = true;
+            *result = Py_NewRef(Py_None);
+            return PYGEN_NEXT;
+        }
+        if (look(ready) < 0) {
+            *result = NULL;
+            return PYGEN_ERROR;
+        }
+    }
+    return PYGEN_RETURN;
 }
 
 static PySendResult ready_send(PyObject *self, PyObject *Py_UNUSED(sent), PyObject **result)
 {
     struct wso_ready *ready = (struct wso_ready *)self;
-    if (ready->stream != NULL) {
-        if (!ready->gave_way) {
-            ready->gave_way = true;
-            *result = Py_NewRef(Py_None);
-            return PYGEN_NEXT;
-        }
-        look_again(ready);
+    PySendResult advanced = advance(ready, result);
+    if (advanced != PYGEN_RETURN) {
+        return advanced;
     }
     *result = ready->value;
     ready->value = NULL;
@@ -115,6 +199,7 @@ static int ready_traverse(PyObject *self, visitproc visit, void *arg)
     struct wso_ready *ready = (struct wso_ready *)self;
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(ready->stream);
+    Py_VISIT(ready->wait);
     Py_VISIT(ready->value);
     Py_VISIT(ready->error);
     return 0;
@@ -124,6 +209,7 @@ static int ready_clear(PyObject *self)
 {
     struct wso_ready *ready = (struct wso_ready *)self;
     Py_CLEAR(ready->stream);
+    Py_CLEAR(ready->wait);
     Py_CLEAR(ready->value);
     Py_CLEAR(ready->error);
     return 0;
@@ -139,7 +225,7 @@ static void ready_dealloc(PyObject *self)
 }
 
 static PyType_Slot ready_slots[] = {
-    {Py_tp_doc, (void *)"An awaitable of an item that is there already."},
+    {Py_tp_doc, (void *)"The awaitable of a stream's next item."},
     {Py_am_await, PyObject_SelfIter},
     {Py_am_send, ready_send},
     {Py_tp_iter, PyObject_SelfIter},
@@ -231,6 +317,8 @@ static void stream_dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     struct wso_feed *feed = stream->feed;
+    /* An exception that leaves `async for` drops the stream while it is still raised. */
+    PyObject *raised = PyErr_Occurred() ? wso_take_exception() : NULL;
     /* What is of before a fork belongs to the parent, locks and all. */
     if (feed != NULL &&
         feed->pool->generation == atomic_load(&stream->state->runtime->generation)) {
@@ -238,6 +326,9 @@ static void stream_dealloc(PyObject *self)
             wso_feed_leave(feed, NULL, true);
         }
         wso_feed_release(feed);
+    }
+    if (raised != NULL) {
+        wso_give_exception(raised);
     }
     type->tp_free(self);
     Py_DECREF(type);
@@ -266,51 +357,22 @@ static PyObject *stream_start(PyObject *self, PyObject *Py_UNUSED(unused))
     Py_RETURN_NONE;
 }
 
-/* A future of the running loop. */
-static PyObject *new_future(struct module_state *state)
-{
-    PyObject *loop = PyObject_CallNoArgs(state->get_running_loop);
-    if (loop == NULL) {
-        return NULL;
-    }
-    PyObject *future = PyObject_CallMethodNoArgs(loop, state->str_create_future);
-    Py_DECREF(loop);
-    return future;
-}
-
-/* Does another task wait for the next item? -1 on error. */
-static int is_awaited(struct wso_stream *stream)
-{
-    if (stream->feed->waiter == NULL) {
-        return 0;
-    }
-    PyObject *done = PyObject_CallMethodNoArgs(stream->feed->waiter, stream->state->str_done);
-    if (done == NULL) {
-        return -1;
-    }
-    int awaited = done != Py_True;
-    Py_DECREF(done);
-    return awaited;
-}
-
 static PyObject *stream_anext(PyObject *self)
 {
     struct wso_stream *stream = stream_of(self);
     struct module_state *state = stream->state;
     struct wso_feed *feed = stream->feed;
+    if (!wso_pool_usable(feed->pool)) {
+        return NULL;
+    }
     if (!stream->started) {
         PyErr_SetString(PyExc_RuntimeError, "the stream was not started: use it in `async for`");
         return NULL;
     }
-    int awaited = is_awaited(stream);
-    if (awaited != 0) {
-        if (awaited > 0) {
-            PyErr_SetString(PyExc_RuntimeError,
-                            "another task already waits for this stream's next item");
-        }
+    if (refuse_second_reader(stream) < 0) {
         return NULL;
     }
-    if (wso_now() - stream->turn_began > GIVE_WAY_AFTER) {
+    if (wso_feed_has_item(feed) && wso_now() - stream->turn_began > GIVE_WAY_AFTER) {
         return new_ready(state, stream, NULL, NULL);
     }
     PyObject *item = wso_feed_take(feed);
@@ -320,9 +382,12 @@ static PyObject *stream_anext(PyObject *self)
     if (wso_feed_exhausted(feed)) {
         return new_ready(state, NULL, NULL, wso_feed_take_error(feed));
     }
-    Py_XSETREF(feed->waiter, new_future(state));
-    stream->turn_began = wso_now();
-    return Py_XNewRef(feed->waiter);
+    PyObject *ready = new_ready(state, stream, NULL, NULL);
+    if (ready != NULL) {
+        /* It waits for the loop in any case. */
+        ((struct wso_ready *)ready)->gave_way = true;
+    }
+    return ready;
 }
 
 PyDoc_STRVAR(leave_doc, "_leave($self, error, abandon, /)\n--\n\n"

@@ -66,7 +66,8 @@ void wso_py_thread_detach(struct wso_py_thread *self)
 void wso_py_thread_ring_later(struct wso_mailbox *mailbox)
 {
     struct wso_py_thread *self = this_thread;
-    if (self == NULL) {
+    if (self == NULL || self->current != NULL) {
+        /* A job that ends other calls, by a shutdown say, may run on or wait for what comes of it. */
         wso_mailbox_ring(mailbox);
         return;
     }
