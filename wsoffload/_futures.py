@@ -52,7 +52,11 @@ class WaitFuture(_core.Future[Any]):
                     yield from super().__await__()
             # Also where the call has ended meanwhile: a task that is cancelled must see it.
             raise
-        return self.result()
+        try:
+            return self.result()
+        finally:
+            # The call's exception holds this frame by its traceback, and the future holds it.
+            del self
 
 
 async def uninterrupted(next_future: Callable[[], asyncio.Future[Any] | None]) -> None:

@@ -65,13 +65,15 @@ class Stream(_core.Stream[T], Generic[T]):
         self._start()
         loop = asyncio.get_running_loop()
         settings = self._settings
-        for seconds, setting in (
-            (settings.timeout, "timeout"),
-            (settings.queue_timeout, "queue_timeout"),
-        ):
-            if seconds is not None:
-                # The timer must not keep a stream alive that nobody reads.
-                loop.call_later(seconds, _time_is_over, weakref.ref(self), setting, seconds)
+        limits = {"timeout": settings.timeout, "queue_timeout": settings.queue_timeout}
+        # A timer must not keep a stream alive that nobody reads.
+        timers = [
+            loop.call_later(seconds, _time_is_over, weakref.ref(self), setting, seconds)
+            for setting, seconds in limits.items()
+            if seconds is not None
+        ]
+        if timers and (closed := self._closed()) is not None:
+            closed.add_done_callback(lambda _: [timer.cancel() for timer in timers])
 
     def _expire(self, setting: str, seconds: float) -> None:
         queued = self._queued()

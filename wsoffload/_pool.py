@@ -1,13 +1,13 @@
 """The pool: a ThreadPoolExecutor whose threads and queue are native, with asyncio built in."""
 
 import asyncio
-import concurrent.futures
 import itertools
 import operator
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from time import monotonic
 from types import TracebackType
@@ -157,7 +157,7 @@ class Caller(_Iterates, _core.Caller):
         return f"<{type(self).__name__} {self._settings} of {self._pool!r}>"
 
 
-class Pool(_Iterates, _core.Pool, concurrent.futures.ThreadPoolExecutor):
+class Pool(_Iterates, _core.Pool, ThreadPoolExecutor):
     """Native worker threads with a queue: an Executor, and awaitable from asyncio.
 
     Threads start on demand and end after `keep_alive` seconds of idleness.
@@ -195,9 +195,9 @@ class Pool(_Iterates, _core.Pool, concurrent.futures.ThreadPoolExecutor):
                 f"when_full must be 'wait', 'raise' or 'drop_oldest', not {when_full!r}"
             )
         _check_seconds("keep_alive", keep_alive)
-        concurrent.futures.ThreadPoolExecutor.__init__(
-            self, max_workers, thread_name_prefix, initializer, initargs
-        )
+        ThreadPoolExecutor.__init__(self, max_workers, thread_name_prefix, initializer, initargs)
+        # Where ThreadPoolExecutor keeps them has changed in Python 3.14.
+        self._first_call = initializer, initargs
         self._open(
             max_workers,
             0 if max_queue is None else _at_least_one("max_queue", max_queue),
@@ -294,7 +294,7 @@ class Pool(_Iterates, _core.Pool, concurrent.futures.ThreadPoolExecutor):
             taken = {thread.name for thread in self._threads}
             names = (f"{self._thread_name_prefix}_{i}" for i in itertools.count())
             name = next(name for name in names if name not in taken)
-            thread = WorkerThread(self, name, self._initializer, self._initargs)
+            thread = WorkerThread(self, name, *self._first_call)
             self._workers.add(thread)
         return thread
 

@@ -105,7 +105,8 @@ class WorkerThread(threading.Thread):
         sys.settrace(None)
         sys.setprofile(None)
         with _limbo_lock():
-            del _active()[threading.get_ident()]
+            # It is not there if `begin` could not be called for want of memory.
+            _active().pop(threading.get_ident(), None)
         self.give_up()
 
     def give_up(self) -> None:

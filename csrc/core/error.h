@@ -18,6 +18,7 @@
     X(WSO_EBROKEN, WSO_KIND_BROKEN,                                                                \
       "A thread initializer failed, the thread pool is not usable anymore")                        \
     X(WSO_ECANCELLED, WSO_KIND_CANCELLED, "cancelled")                                             \
+    X(WSO_ERAISED, WSO_KIND_RUNTIME, "can't start new thread: its owner failed to prepare it")     \
     X(WSO_EINTR, WSO_KIND_NONE, "interrupted by a signal")
 
 enum wso_status {

@@ -227,7 +227,7 @@ static int bring_thread_held(struct wso_pool *pool)
         status = wso_pool_start_worker(pool);
         wso_lock_acquire(&pool->lock);
         made = status == WSO_OK;
-        if (made || pool->threads > 0) {
+        if (made || (pool->threads > 0 && status != WSO_ERAISED)) {
             status = pool->refusal;
         }
     }

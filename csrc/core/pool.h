@@ -43,7 +43,8 @@ enum wso_admission {
 /* How the owner follows the pool's threads. All are called without a lock; none may be NULL. */
 struct wso_pool_hooks {
     /* In submit, on its thread: prepare what the new thread will be known by. An error status
-     * refuses the thread. `owner` is NULL once the pool is disowned. */
+     * refuses the thread; WSO_ERAISED refuses the job with it, also where other threads run.
+     * `owner` is NULL once the pool is disowned. */
     int (*prepare)(void *owner, void **user, const char **name);
     /* The thread that was prepared could not be made. */
     void (*unprepare)(void *user);

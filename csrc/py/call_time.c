@@ -122,27 +122,27 @@ bool wso_call_unlink(struct wso_call *call)
     return false;
 }
 
-int wso_call_timed_out(struct wso_call *call, bool in_queue)
+void wso_call_timed_out(struct wso_call *call, bool in_queue)
 {
     if (call->ended || call->unwanted || call->verdict != WSO_VERDICT_NONE) {
-        return 0;
+        return;
     }
     if (call->job.state == WSO_JOB_RUNNING) {
         if (in_queue) {
-            return 0;
+            return;
         }
         if (call->caller->wait_on_cancel) {
             call->verdict = WSO_VERDICT_TIMEOUT;
-            return 0;
+            return;
         }
     }
     bool queued = call->job.state != WSO_JOB_RUNNING;
-    PyObject *error = wso_call_timeout_error(call, in_queue, queued);
-    if (error == NULL) {
-        return -1;
-    }
     struct module_state *state = call->pool->state;
     PyObject *future = Py_NewRef(call->future);
+    PyObject *error = wso_call_timeout_error(call, in_queue, queued);
+    if (error == NULL) {
+        error = wso_take_exception();
+    }
     call->unlinking = true;
     if (!wso_pool_cancel(call->pool->calls, &call->job, WSO_ECANCELLED)) {
         call->unlinking = false;
@@ -150,14 +150,7 @@ int wso_call_timed_out(struct wso_call *call, bool in_queue)
         wso_pool_abandon(call->pool->calls, &call->job);
         wso_call_cancel_timers(call);
     }
-    PyObject *answer = PyObject_CallMethodOneArg(future, state->str_set_exception, error);
+    wso_settle(state, future, state->str_set_exception, error);
     Py_DECREF(error);
     Py_DECREF(future);
-    if (answer == NULL && PyErr_ExceptionMatches(state->invalid_state_error)) {
-        /* Somebody else has settled it. */
-        PyErr_Clear();
-        return 0;
-    }
-    Py_XDECREF(answer);
-    return answer == NULL ? -1 : 0;
 }

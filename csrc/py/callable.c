@@ -75,23 +75,17 @@ static PyObject *call_function(struct wso_call *call)
     return result;
 }
 
-/* May the call start? A future of submit says so itself. */
-static bool may_start(struct wso_call *call)
+/* Tell a future of submit that it is no longer pending: 0 if it was cancelled, which those who wait
+ * for it learn by this; -1 with an error raised. */
+static int tell_running(struct wso_call *call)
 {
-    if (call->unwanted) {
-        return false;
-    }
-    if (call->kind == WSO_CALL_RUN) {
-        return true;
-    }
     struct module_state *state = call->pool->state;
     PyObject *answer =
         PyObject_CallMethodNoArgs(call->future, state->str_set_running_or_notify_cancel);
     if (answer == NULL) {
-        PyErr_WriteUnraisable(call->future);
-        return false;
+        return -1;
     }
-    bool yes = answer == Py_True;
+    int yes = answer == Py_True;
     Py_DECREF(answer);
     return yes;
 }
@@ -109,14 +103,15 @@ void wso_call_run_job(struct wso_job *job)
     struct wso_call *call = call_of(job);
     struct wso_py_thread *self = wso_py_thread_self();
     wso_py_thread_enter_job(self, job, call_is_unwanted);
-    if (may_start(call)) {
-        call->outcome = call_function(call);
-        if (call->outcome == NULL) {
-            call->failed = true;
-            call->outcome = wso_take_exception_for_future();
-        }
-    } else {
-        call->unwanted = true;
+    int start = !call->unwanted;
+    if (start && call->kind == WSO_CALL_SUBMIT) {
+        start = tell_running(call);
+    }
+    call->unwanted = start == 0;
+    call->outcome = start > 0 ? call_function(call) : NULL;
+    if (call->outcome == NULL && start != 0) {
+        call->failed = true;
+        call->outcome = wso_take_exception_for_future();
     }
     wso_py_thread_leave_job(self);
     /* Dropping arguments can run any code, also code that cancels: it must find the call ended. */
@@ -260,7 +255,8 @@ void wso_call_submit_done(struct wso_job *job, int status)
                call->outcome);
     } else if (status == WSO_ECANCELLED) {
         settle_cancelled(call);
-    } else {
+    } else if (tell_running(call) != 0) {
+        PyErr_Clear();
         settle_with_exception(call, wso_exception(state, status));
     }
     wso_call_free(call);

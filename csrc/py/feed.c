@@ -375,17 +375,21 @@ void wso_feed_leave(struct wso_feed *feed, PyObject *error, bool abandon)
 {
     struct wso_pool *core = feed->pool->streams;
     wso_lock_acquire(&feed->lock);
-    bool is_read = !feed->left && (!feed->ended || feed->count > 0);
-    if (is_read) {
-        PyObject *before = feed->error;
+    /* What has ended and is empty is not cut short; otherwise the reader learns of this error only,
+     * and where it leaves by itself, of none. */
+    bool cut_short = !feed->left && (!feed->ended || feed->count > 0);
+    PyObject *before = NULL;
+    if (cut_short || error == NULL) {
+        before = feed->error;
         feed->error = error;
-        error = before;
+        error = NULL;
     }
     bool running = !feed->ended;
     feed->left = true;
     wso_cond_signal(&feed->space);
     wso_lock_release(&feed->lock);
     Py_XDECREF(error);
+    Py_XDECREF(before);
     /* The buffer is ours alone now: a producer that finds `left` puts nothing in. */
     PyObject *item;
     while ((item = wso_feed_take(feed)) != NULL) {

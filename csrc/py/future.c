@@ -64,8 +64,8 @@ static PyObject *future_timed_out(PyObject *self, PyTypeObject *defining, PyObje
 {
     struct module_state *state = PyType_GetModuleState(defining);
     struct wso_call *call = *wso_future_call(state, self);
-    if (call != NULL && wso_call_timed_out(call, nargs == 1 && args[0] == Py_True) < 0) {
-        return NULL;
+    if (call != NULL) {
+        wso_call_timed_out(call, nargs == 1 && args[0] == Py_True);
     }
     Py_RETURN_NONE;
 }

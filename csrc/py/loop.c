@@ -49,6 +49,13 @@ static int add_reader(struct module_state *state, struct wso_hub *hub)
         return -1;
     }
     Py_DECREF(answer);
+    if (Py_REFCNT(hub) == 1) {
+        PyErr_Format(PyExc_RuntimeError,
+                     "the event loop %R did not keep the callback given to add_reader(), by which "
+                     "wsoffload wakes it: use asyncio's selector event loop or uvloop",
+                     hub->loop);
+        return -1;
+    }
     return 0;
 }
 

@@ -149,7 +149,8 @@ struct wso_pool_object {
     struct wso_pool *streams;
     unsigned generation;
     enum wso_policy when_full;
-    bool cancelling; /* shutdown(cancel_futures=True) */
+    bool cancelling;  /* shutdown(cancel_futures=True) */
+    PyObject *raised; /* by the preparation of a thread, for WSO_ERAISED; or NULL */
 };
 struct wso_registered {
     struct wso_link link;
@@ -192,7 +193,7 @@ struct wso_call **wso_future_call(struct module_state *state, PyObject *future);
 /* The future is to be cancelled: true if its job goes on and the future waits for it. */
 bool wso_call_cancel_waits(struct wso_call *call, PyObject *message);
 /* Its time is over. */
-int wso_call_timed_out(struct wso_call *call, bool in_queue);
+void wso_call_timed_out(struct wso_call *call, bool in_queue);
 /* A future of submit was cancelled: take its job off the queue; false if a worker has it. */
 bool wso_call_unlink(struct wso_call *call);
 

@@ -35,6 +35,12 @@ void wso_pool_raise(struct wso_pool_object *pool, int status)
                         "cannot schedule new futures after interpreter shutdown");
         return;
     }
+    if (status == WSO_ERAISED && pool->raised != NULL) {
+        PyObject *raised = pool->raised;
+        pool->raised = NULL;
+        wso_give_exception(raised);
+        return;
+    }
     wso_raise(pool->state, status);
 }
 
@@ -167,6 +173,7 @@ static PyObject *pool_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObjec
 static int pool_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
+    Py_VISIT(pool_of(self)->raised);
     return 0;
 }
 
@@ -181,6 +188,7 @@ static void pool_dealloc(PyObject *self)
         close_core(runtime, pool->streams);
         forget_ended(runtime);
     }
+    Py_XDECREF(pool->raised);
     type->tp_free(self);
     Py_DECREF(type);
 }

@@ -292,8 +292,13 @@ static int stream_traverse(PyObject *self, visitproc visit, void *arg)
         Py_VISIT(feed->source);
         Py_VISIT(feed->args);
         Py_VISIT(feed->kwargs);
+        Py_VISIT(feed->context);
+        Py_VISIT(feed->error);
         Py_VISIT(feed->waiter);
         Py_VISIT(feed->close_waiters);
+        for (size_t i = 0; i < feed->count; i++) {
+            Py_VISIT(feed->items[(feed->first + i) % feed->capacity]);
+        }
     }
     return 0;
 }
@@ -305,8 +310,14 @@ static int stream_clear(PyObject *self)
         Py_CLEAR(feed->source);
         Py_CLEAR(feed->args);
         Py_CLEAR(feed->kwargs);
+        Py_CLEAR(feed->context);
+        Py_CLEAR(feed->error);
         Py_CLEAR(feed->waiter);
         Py_CLEAR(feed->close_waiters);
+        PyObject *item;
+        while ((item = wso_feed_take(feed)) != NULL) {
+            Py_DECREF(item);
+        }
     }
     return 0;
 }

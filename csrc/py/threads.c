@@ -102,10 +102,23 @@ void wso_py_thread_leave_job(struct wso_py_thread *self)
     }
 }
 
+static PyObject *call(PyObject *thread, const char *method)
+{
+    PyObject *name = PyUnicode_InternFromString(method);
+    PyObject *answer = name == NULL ? NULL : PyObject_CallMethodNoArgs(thread, name);
+    Py_XDECREF(name);
+    return answer;
+}
+
 /* Call a method of the thread's representative; its errors concern nobody else. */
 static void tell(PyObject *thread, const char *method)
 {
-    PyObject *answer = PyObject_CallMethod(thread, method, NULL);
+    PyObject *answer = call(thread, method);
+    if (answer == NULL && PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        /* Once more, because whoever joins the thread waits to be told of its end. */
+        PyErr_Clear();
+        answer = call(thread, method);
+    }
     if (answer == NULL) {
         PyErr_WriteUnraisable(thread);
     }
@@ -138,10 +151,11 @@ static int prepare(void *owner, void **user, const char **name)
         }
     }
     if (PyErr_Occurred() || *name == NULL) {
-        PyErr_WriteUnraisable((PyObject *)pool);
+        /* Kept for whoever called submit: it may be a Ctrl-C. */
+        Py_XSETREF(pool->raised, wso_take_exception());
         Py_XDECREF(self->thread);
         PyMem_RawFree(self);
-        return WSO_ENOMEM;
+        return WSO_ERAISED;
     }
     *user = self;
     return WSO_OK;

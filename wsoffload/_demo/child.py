@@ -1,0 +1,23 @@
+"""What the processes of the demo do in order never to outlive it."""
+
+import os
+import threading
+from collections.abc import Callable
+
+STDIN = 0
+
+
+def follow_parent(on_signal: Callable[[], object] = bool) -> None:
+    """Call `on_signal` for each byte on standard input, and end this process at its end.
+
+    The parent holds the other end of the pipe, so that it closes however the parent ends. A thread
+    waits for that, because a server that is written the naive way looks up too rarely.
+    """
+    threading.Thread(target=_follow, args=(on_signal,), name="parent", daemon=True).start()
+
+
+def _follow(on_signal: Callable[[], object]) -> None:
+    # A read without Python's buffers holds no lock that the end of the interpreter would need.
+    while os.read(STDIN, 1):
+        on_signal()
+    os._exit(1)

