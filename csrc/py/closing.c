@@ -15,7 +15,7 @@ struct wso_closing {
     struct wso_pool_object *pool;
     struct wso_mailbox *mailbox; /* shared */
     struct wso_mail mail;
-    PyObject *future;
+    PyObject *future; /* NULL once nobody waits for it */
     atomic_int open; /* turns that have not come; whoever brings it to 0 ends the self-reference */
     struct closing_turn {
         struct wso_turn turn;
@@ -53,7 +53,9 @@ static void deliver(struct wso_mail *mail)
 {
     struct wso_closing *closing = WSO_ITEM(mail, struct wso_closing, mail);
     struct module_state *state = closing->pool->state;
-    wso_settle(state, closing->future, state->str_set_result, Py_None);
+    if (closing->future != NULL) {
+        wso_settle(state, closing->future, state->str_set_result, Py_None);
+    }
     Py_DECREF(closing);
 }
 
@@ -130,12 +132,15 @@ static PyObject *closing_cancel(PyObject *self, PyObject *Py_UNUSED(unused))
             }
         }
     }
+    /* An exception in it would hold the frame that holds this object. */
+    Py_CLEAR(closing->future);
     Py_RETURN_NONE;
 }
 
 static PyObject *closing_future(PyObject *self, void *Py_UNUSED(closure))
 {
-    return Py_NewRef(closing_of(self)->future);
+    PyObject *future = closing_of(self)->future;
+    return Py_NewRef(future == NULL ? Py_None : future);
 }
 
 static void closing_dealloc(PyObject *self)
