@@ -73,7 +73,7 @@ class Stream(_core.Stream[T], Generic[T]):
             if seconds is not None
         ]
         if timers and (closed := self._closed()) is not None:
-            closed.add_done_callback(lambda _: [timer.cancel() for timer in timers])
+            closed.add_done_callback(lambda _: _cancel(timers))
 
     def _expire(self, setting: str, seconds: float) -> None:
         queued = self._queued()
@@ -83,6 +83,11 @@ class Stream(_core.Stream[T], Generic[T]):
         label = "" if self._settings.name is None else f"'{self._settings.name}' "
         message = f"{label}stream timed out: {setting}={seconds} s passed while {where}"
         self._leave(TimeoutError(message), not self._settings.waits)
+
+
+def _cancel(timers: list[asyncio.TimerHandle]) -> None:
+    for timer in timers:
+        timer.cancel()
 
 
 def _time_is_over(stream: "weakref.ref[Stream[Any]]", setting: str, seconds: float) -> None:

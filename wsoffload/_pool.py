@@ -1,17 +1,18 @@
 """The pool: a ThreadPoolExecutor whose threads and queue are native, with asyncio built in."""
 
 import asyncio
+import enum
 import itertools
 import operator
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, Self, TypeVar, cast, overload
+from typing import Any, Final, Literal, ParamSpec, Self, TypeVar, cast, overload
 
 from wsoffload import _core
 from wsoffload._futures import WaitFuture
@@ -30,7 +31,22 @@ _WHEN_FULL: dict[str, int] = {"wait": 0, "raise": 1, "drop_oldest": 2}
 #: How many items a stream reads ahead where nothing else is said.
 DEFAULT_MAX_ITEMS = 16
 
+#: The most that it may be set to: the room for them is made when a stream is.
+MOST_ITEMS = 2**20
+
 _BROKEN = "A thread initializer failed, the thread pool is not usable anymore"
+
+
+class _Kept(enum.Enum):
+    """A setting that is not given and stays as it is."""
+
+    KEPT = "kept"
+
+    def __repr__(self) -> str:
+        return "..."
+
+
+KEPT: Final = _Kept.KEPT
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +71,16 @@ class Settings:
             raise ValueError(f"on_cancel must be 'abandon' or 'wait', not {self.on_cancel!r}")
         if self.name is not None and not isinstance(self.name, str):
             raise TypeError(f"name must be None or a string, not {self.name!r}")
-        _at_least_one("max_items", self.max_items)
+        _at_least_one("max_items", self.max_items, MOST_ITEMS)
 
 
-def _at_least_one(label: str, value: int) -> int:
+def _at_least_one(label: str, value: int, most: int = 2**31 - 1) -> int:
     try:
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{label} must be an integer, not {value!r}") from None
-    if not 0 < number < 2**31:
-        raise ValueError(f"{label} must be greater than 0 and less than 2**31, not {value!r}")
+    if not 0 < number <= most:
+        raise ValueError(f"{label} must be greater than 0 and at most {most}, not {value!r}")
     return number
 
 
@@ -149,8 +165,24 @@ class Caller(_Iterates, _core.Caller):
         pool: Pool = self.pool
         return pool
 
-    def using(self, **changes: Any) -> "Caller":
-        """The same pool with these settings changed. As `Pool.using`."""
+    def using(
+        self,
+        *,
+        timeout: float | _Kept | None = KEPT,
+        queue_timeout: float | _Kept | None = KEPT,
+        on_cancel: OnCancel | _Kept = KEPT,
+        name: str | _Kept | None = KEPT,
+        max_items: int | _Kept = KEPT,
+    ) -> "Caller":
+        """The same pool with the settings that are given changed. As `Pool.using`."""
+        given: dict[str, Any] = {
+            "timeout": timeout,
+            "queue_timeout": queue_timeout,
+            "on_cancel": on_cancel,
+            "name": name,
+            "max_items": max_items,
+        }
+        changes = {setting: value for setting, value in given.items() if value is not KEPT}
         return Caller(self._pool, replace(self._settings, **changes))
 
     def __repr__(self) -> str:
@@ -322,7 +354,14 @@ def _map_buffered(
 ) -> Iterator[T]:
     """The results in order, with at most `size` calls under way; the first start at once."""
     deadline = None if timeout is None else monotonic() + timeout
-    futures = deque(pool.submit(fn, *args) for args in itertools.islice(calls, size))
+    futures: deque[Future[T]] = deque()
+    try:
+        for args in itertools.islice(calls, size):
+            futures.append(pool.submit(fn, *args))
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        raise
 
     def results() -> Iterator[T]:
         try:

@@ -1,5 +1,6 @@
 """The pool of the process, made when it is first used, and made anew in the child of a fork."""
 
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar, overload
 
@@ -12,19 +13,23 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _pool: Pool | None = None
+_making = threading.Lock()
 
 
 def _process_pool() -> Pool:
     global _pool
     if _pool is None:
-        _pool = Pool(thread_name_prefix="wsoffload")
+        with _making:
+            if _pool is None:
+                _pool = Pool(thread_name_prefix="wsoffload")
     return _pool
 
 
 def forget() -> None:
-    """In the child of a fork: the pool is the parent's."""
-    global _pool
+    """In the child of a fork: the pool is the parent's, and so is whoever held the lock."""
+    global _pool, _making
     _pool = None
+    _making = threading.Lock()
 
 
 def run(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:

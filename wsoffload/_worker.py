@@ -22,6 +22,8 @@ _OS_NAME_BYTES = 15
 
 # Since 3.13 a Thread's state lives in a native handle; before, in a lock and a flag.
 _make_handle: Callable[[int], Any] | None = getattr(_thread, "_make_thread_handle", None)
+# Renamed in 3.14.
+_HANDLE = "_os_thread_handle" if hasattr(threading.Thread(), "_os_thread_handle") else "_handle"
 
 
 def _active() -> dict[int, threading.Thread]:
@@ -77,7 +79,7 @@ class WorkerThread(threading.Thread):
         self._ident = ident
         self._native_id = threading.get_native_id()
         if _make_handle is not None:
-            self._handle = _make_handle(ident)
+            setattr(self, _HANDLE, _make_handle(ident))
         self._started.set()
         with _limbo_lock():
             _active()[ident] = self
@@ -118,7 +120,7 @@ class WorkerThread(threading.Thread):
         if _make_handle is None:
             self._is_stopped = True
         elif self._ident is not None:
-            self._handle._set_done()
+            getattr(self, _HANDLE)._set_done()
         self._running.release()
 
     def is_alive(self) -> bool:

@@ -42,11 +42,12 @@ void wso_bell_ring(struct wso_bell *bell)
     if (bell->fd >= 0) {
         const uint64_t one = 1;
         ssize_t written;
+        /* First, because the loop that it wakes may look at the count. */
+        atomic_fetch_add_explicit(&bell->rings, 1, memory_order_relaxed);
         do {
             written = write(bell->fd, &one, sizeof one);
         } while (written < 0 && errno == EINTR);
         /* EAGAIN would mean a counter near 2^64, which is readable all the same. */
-        atomic_fetch_add_explicit(&bell->rings, 1, memory_order_relaxed);
     }
     wso_lock_release(&bell->lock);
 }

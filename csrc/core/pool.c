@@ -265,8 +265,8 @@ int wso_pool_submit(struct wso_pool *pool, struct wso_job *job, enum wso_admissi
     }
     wso_lock_release(&pool->lock);
     /* From here on the job may have ended: it is not ours any more. */
-    wso_jobs_end(&dropped, WSO_EDROPPED);
     wso_turns_come(&come);
+    wso_jobs_end(&dropped, WSO_EDROPPED);
     return status;
 }
 
@@ -304,6 +304,16 @@ void wso_pool_abandon(struct wso_pool *pool, struct wso_job *job)
     wso_turns_come(&come);
 }
 
+void wso_pool_reclaim(struct wso_pool *pool, struct wso_job *job)
+{
+    wso_lock_acquire(&pool->lock);
+    if (job->worker->abandoned && !pool->leaving) {
+        job->worker->abandoned = false;
+        pool->stats.abandoned--;
+    }
+    wso_lock_release(&pool->lock);
+}
+
 void wso_pool_cancel_all(struct wso_pool *pool, int status)
 {
     struct wso_list jobs, come;
@@ -313,8 +323,8 @@ void wso_pool_cancel_all(struct wso_pool *pool, int status)
     wso_pool_take_untaken_held(pool, &jobs, &come);
     wso_pool_tell_closers_held(pool, &come);
     wso_lock_release(&pool->lock);
-    wso_jobs_end(&jobs, status);
     wso_turns_come(&come);
+    wso_jobs_end(&jobs, status);
 }
 
 void wso_pool_close(struct wso_pool *pool, int status)
@@ -363,8 +373,8 @@ void wso_pool_leave(struct wso_pool *pool, bool to_the_last)
     bool start = wso_pool_reserve_worker_held(pool, pool->stats.queued);
     wso_pool_tell_closers_held(pool, &come);
     wso_lock_release(&pool->lock);
-    wso_jobs_end(&jobs, WSO_ECANCELLED);
     wso_turns_come(&come);
+    wso_jobs_end(&jobs, WSO_ECANCELLED);
     if (start) {
         /* One is enough: it takes job after job. */
         (void)wso_pool_start_worker(pool);

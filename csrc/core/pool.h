@@ -120,6 +120,9 @@ bool wso_pool_cancel(struct wso_pool *pool, struct wso_job *job, int status);
  * vouches that its `run` has not returned yet, and calls it once at most. */
 void wso_pool_abandon(struct wso_pool *pool, struct wso_job *job);
 
+/* Somebody waits for it again. Vouched for likewise. */
+void wso_pool_reclaim(struct wso_pool *pool, struct wso_job *job);
+
 /* End everything that no worker took yet, with `status`. */
 void wso_pool_cancel_all(struct wso_pool *pool, int status);
 
@@ -161,10 +164,12 @@ struct wso_waiter {
 int wso_waiter_init(struct wso_waiter *waiter);
 void wso_waiter_destroy(struct wso_waiter *waiter);
 
-/* Block until the job that was accepted with this waiter's turn no longer waits for admission. The
- * job may have ended by then. WSO_EINTR when a signal handler ran while it still waited: the caller
- * has the job back, as if it had never been accepted. */
-int wso_pool_await_admission(struct wso_pool *pool, struct wso_job *job,
-                             struct wso_waiter *waiter);
+/* Block until the waiter's turn has come: WSO_OK, or WSO_EINTR when a signal handler ran first; the
+ * turn then still stands, and may be waited for again. */
+int wso_waiter_wait(struct wso_waiter *waiter);
+
+/* Take back a job that was accepted with this waiter's turn, as if it had never been accepted. False:
+ * the turn has come, also for the waiter, and the job may have ended. */
+bool wso_pool_take_back(struct wso_pool *pool, struct wso_job *job, struct wso_waiter *waiter);
 
 #endif

@@ -81,7 +81,7 @@ int wso_pool_wait(struct wso_pool *pool)
     if (status != WSO_OK) {
         return status;
     }
-    if (!wso_pool_when_finished(pool, &waiter.turn) && sem_wait(&waiter.came) != 0) {
+    if (!wso_pool_when_finished(pool, &waiter.turn) && wso_waiter_wait(&waiter) != WSO_OK) {
         if (wso_pool_retract(pool, &waiter.turn)) {
             status = WSO_EINTR;
         } else {
@@ -95,12 +95,16 @@ int wso_pool_wait(struct wso_pool *pool)
     return status;
 }
 
-/* Take a job back whose turn has not come. False: it came or is coming. */
-static bool retract_job(struct wso_pool *pool, struct wso_job *job, struct wso_turn *turn)
+int wso_waiter_wait(struct wso_waiter *waiter)
+{
+    return sem_wait(&waiter->came) == 0 ? WSO_OK : WSO_EINTR;
+}
+
+bool wso_pool_take_back(struct wso_pool *pool, struct wso_job *job, struct wso_waiter *waiter)
 {
     wso_lock_acquire(&pool->lock);
     /* Only while its turn has not come is the job known to be still there. */
-    bool waits = !turn->came;
+    bool waits = !waiter->turn.came;
     if (waits) {
         wso_link_unlink(&job->link);
         job->turn = NULL;
@@ -109,18 +113,8 @@ static bool retract_job(struct wso_pool *pool, struct wso_job *job, struct wso_t
         pool->stats.accepted--;
     }
     wso_lock_release(&pool->lock);
+    if (!waits) {
+        wait_for_certain(waiter);
+    }
     return waits;
-}
-
-int wso_pool_await_admission(struct wso_pool *pool, struct wso_job *job,
-                             struct wso_waiter *waiter)
-{
-    if (sem_wait(&waiter->came) == 0) {
-        return WSO_OK;
-    }
-    if (retract_job(pool, job, &waiter->turn)) {
-        return WSO_EINTR;
-    }
-    wait_for_certain(waiter);
-    return WSO_OK;
 }

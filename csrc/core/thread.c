@@ -2,6 +2,7 @@
 #include "thread.h"
 
 #include <limits.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
@@ -66,6 +67,17 @@ int wso_thread_start(struct wso_thread *thread, const struct wso_thread_options 
     /* A name that cannot be set costs a label in a listing and nothing else. */
     (void)pthread_setname_np(thread->id, name);
     return WSO_OK;
+}
+
+void wso_thread_let_waker_finish(void)
+{
+    const struct sched_param no_priority = {0};
+    if (sched_getscheduler(0) != SCHED_OTHER) {
+        /* Somebody chose otherwise for this process. */
+        return;
+    }
+    /* Where a sandbox forbids it, calls cost more and nothing else changes. */
+    (void)sched_setscheduler(0, SCHED_BATCH | SCHED_RESET_ON_FORK, &no_priority);
 }
 
 void wso_thread_join(struct wso_thread *thread)

@@ -25,6 +25,13 @@ struct wso_thread_options {
 int wso_thread_start(struct wso_thread *thread, const struct wso_thread_options *options,
                      void *(*main)(void *argument), void *argument);
 
+/* The calling thread no longer interrupts who wakes it (sched(7), SCHED_BATCH): it begins when a core
+ * is free or at the next tick, with the same share of the processor as before. What it starts,
+ * threads and processes, is as usual again. A worker that interrupts the event loop which woke it
+ * finds the GIL taken, and both sleep and wake twice more for each call. A process that was given
+ * another policy keeps it. */
+void wso_thread_let_waker_finish(void);
+
 /* Wait for the thread to end. The caller holds no lock, and no GIL unless the thread is known to
  * be past its last use of it. */
 void wso_thread_join(struct wso_thread *thread);

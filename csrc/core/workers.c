@@ -177,6 +177,7 @@ static void *worker_main(void *argument)
 {
     struct wso_worker *worker = argument;
     struct wso_pool *pool = worker->pool;
+    wso_thread_let_waker_finish();
     pool->config.hooks->begin(worker->user);
     wso_lock_acquire(&pool->lock);
     pool->starting--;
@@ -264,8 +265,8 @@ int wso_pool_start_worker(struct wso_pool *pool)
     }
     wso_pool_tell_closers_held(pool, &come);
     wso_lock_release(&pool->lock);
-    wso_jobs_end(&jobs, status);
     wso_turns_come(&come);
+    wso_jobs_end(&jobs, status);
     return status;
 }
 

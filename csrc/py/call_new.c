@@ -102,7 +102,7 @@ PyObject *wso_call_run(struct wso_pool_object *pool, struct wso_caller *caller,
         goto fail;
     }
     PyObject *type = caller == NULL ? (PyObject *)state->future_type : caller->future_type;
-    PyObject *future = PyObject_Vectorcall(type, &hub->loop, 0, state->loop_keyword);
+    PyObject *future = PyObject_Call(type, state->no_arguments, hub->future_keywords);
     if (future == NULL) {
         goto fail;
     }
@@ -127,39 +127,53 @@ fail:
     return NULL;
 }
 
-/* Wait, without the GIL, until the job is admitted. */
-static int await_admission(struct wso_pool_object *pool, struct wso_call *call,
-                           struct wso_waiter *waiter)
+/* A signal handler raised while the job waited for admission: take it back, or, if it was admitted
+ * meanwhile, cancel it. WSO_EINTR, with the handler's exception raised; WSO_OK: the job is not ours. */
+static int give_up(struct wso_pool_object *pool, struct wso_call *call, PyObject *future,
+                   struct wso_waiter *waiter)
 {
-    int status;
+    bool taken;
     Py_BEGIN_ALLOW_THREADS
-    status = wso_pool_await_admission(pool->calls, &call->job, waiter);
+    taken = wso_pool_take_back(pool->calls, &call->job, waiter);
     Py_END_ALLOW_THREADS
+    if (taken) {
+        return WSO_EINTR;
+    }
+    PyObject *raised = wso_take_exception();
+    PyObject *answer = PyObject_CallMethodNoArgs(future, pool->state->str_cancel);
+    if (answer == NULL) {
+        PyErr_WriteUnraisable(future);
+    }
+    Py_XDECREF(answer);
+    wso_give_exception(raised);
+    return WSO_OK;
+}
+
+/* Submit from a plain thread, which may block. A signal handler that raises nothing does not cost
+ * the job its place in the line. */
+static int submit_blocking(struct wso_pool_object *pool, struct wso_call *call, PyObject *future)
+{
+    struct wso_waiter waiter;
+    int status = wso_waiter_init(&waiter);
+    if (status != WSO_OK) {
+        return status;
+    }
+    status = wso_pool_submit(pool->calls, &call->job, WSO_ADMIT_BY_POLICY, &waiter.turn);
+    bool waits = status == WSO_OK;
+    while (waits) {
+        Py_BEGIN_ALLOW_THREADS
+        waits = wso_waiter_wait(&waiter) != WSO_OK;
+        Py_END_ALLOW_THREADS
+        if (waits && PyErr_CheckSignals() < 0) {
+            status = give_up(pool, call, future, &waiter);
+            waits = false;
+        }
+    }
+    wso_waiter_destroy(&waiter);
     return status;
 }
 
-/* Submit from a plain thread, which may block. A job that a signal handler interrupts is taken back,
- * and stands in line again if the handler raised nothing. */
-static int submit_blocking(struct wso_pool_object *pool, struct wso_call *call)
-{
-    for (;;) {
-        struct wso_waiter waiter;
-        int status = wso_waiter_init(&waiter);
-        if (status != WSO_OK) {
-            return status;
-        }
-        status = wso_pool_submit(pool->calls, &call->job, WSO_ADMIT_BY_POLICY, &waiter.turn);
-        if (status == WSO_OK) {
-            status = await_admission(pool, call, &waiter);
-        }
-        wso_waiter_destroy(&waiter);
-        if (status != WSO_EINTR || PyErr_CheckSignals() < 0) {
-            return status;
-        }
-    }
-}
-
-static int submit_by_rule(struct wso_pool_object *pool, struct wso_call *call)
+static int submit_by_rule(struct wso_pool_object *pool, struct wso_call *call, PyObject *future)
 {
     struct module_state *state = pool->state;
     struct wso_py_thread *self = wso_py_thread_self();
@@ -174,7 +188,7 @@ static int submit_by_rule(struct wso_pool_object *pool, struct wso_call *call)
         return wso_pool_submit(pool->calls, &call->job, WSO_ADMIT_ALWAYS, NULL);
     }
     if (pool->when_full == WSO_WHEN_FULL_WAIT) {
-        return submit_blocking(pool, call);
+        return submit_blocking(pool, call, future);
     }
     return wso_pool_submit(pool->calls, &call->job, WSO_ADMIT_BY_POLICY, NULL);
 }
@@ -200,8 +214,11 @@ PyObject *wso_call_submit(struct wso_pool_object *pool, PyObject *const *args, P
     call->future = future;
     ((struct wso_link_object *)future)->call = call;
     Py_INCREF(future);
-    int status = submit_by_rule(pool, call);
+    int status = submit_by_rule(pool, call, future);
     if (status == WSO_OK) {
+        if (PyErr_Occurred()) {
+            Py_CLEAR(future);
+        }
         return future;
     }
     Py_DECREF(future);

@@ -87,8 +87,17 @@ int wso_call_start_timers(struct wso_call *call, PyObject *loop)
     return 0;
 }
 
+/* In the child of a fork a call of before is the parent's, and so is the lock of its pool. */
+static bool is_of_parent(struct wso_call *call)
+{
+    return call->pool->generation != atomic_load(&call->pool->state->runtime->generation);
+}
+
 bool wso_call_cancel_waits(struct wso_call *call, PyObject *message)
 {
+    if (is_of_parent(call)) {
+        return false;
+    }
     if (call->ended || call->unwanted) {
         /* Its result is on the way; the future is cancelled first and then left alone. */
         return false;
@@ -114,6 +123,9 @@ bool wso_call_cancel_waits(struct wso_call *call, PyObject *message)
 
 bool wso_call_unlink(struct wso_call *call)
 {
+    if (is_of_parent(call)) {
+        return false;
+    }
     call->unlinking = true;
     if (wso_pool_cancel(call->pool->calls, &call->job, WSO_ECANCELLED)) {
         return true;
@@ -124,7 +136,8 @@ bool wso_call_unlink(struct wso_call *call)
 
 void wso_call_timed_out(struct wso_call *call, bool in_queue)
 {
-    if (call->ended || call->unwanted || call->verdict != WSO_VERDICT_NONE) {
+    if (is_of_parent(call) || call->ended || call->unwanted ||
+        call->verdict != WSO_VERDICT_NONE) {
         return;
     }
     if (call->job.state == WSO_JOB_RUNNING) {
@@ -150,7 +163,7 @@ void wso_call_timed_out(struct wso_call *call, bool in_queue)
         wso_pool_abandon(call->pool->calls, &call->job);
         wso_call_cancel_timers(call);
     }
-    wso_settle(state, future, state->str_set_exception, error);
+    (void)wso_settle(state, future, state->str_set_exception, error);
     Py_DECREF(error);
     Py_DECREF(future);
 }

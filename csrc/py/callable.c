@@ -103,11 +103,12 @@ void wso_call_run_job(struct wso_job *job)
     struct wso_call *call = call_of(job);
     struct wso_py_thread *self = wso_py_thread_self();
     wso_py_thread_enter_job(self, job, call_is_unwanted);
-    int start = !call->unwanted;
+    /* Either may have come about where the GIL was offered just now. */
+    int start = !call->unwanted && call->verdict == WSO_VERDICT_NONE;
     if (start && call->kind == WSO_CALL_SUBMIT) {
         start = tell_running(call);
+        call->unwanted = start == 0;
     }
-    call->unwanted = start == 0;
     call->outcome = start > 0 ? call_function(call) : NULL;
     if (call->outcome == NULL && start != 0) {
         call->failed = true;
@@ -121,7 +122,11 @@ void wso_call_run_job(struct wso_job *job)
 
 static void settle(struct wso_call *call, PyObject *method, PyObject *value)
 {
-    wso_settle(call->pool->state, call->future, method, value);
+    int status = wso_settle(call->pool->state, call->future, method, value);
+    if (status < 0 && call->kind == WSO_CALL_SUBMIT) {
+        /* There is no loop to let it out of. */
+        PyErr_WriteUnraisable(call->future);
+    }
 }
 
 static void settle_with_exception(struct wso_call *call, PyObject *exception)
@@ -260,5 +265,8 @@ void wso_call_submit_done(struct wso_job *job, int status)
         settle_with_exception(call, wso_exception(state, status));
     }
     wso_call_free(call);
+    if (status == WSO_OK) {
+        wso_py_thread_end_if_forked();
+    }
 }
 

@@ -15,6 +15,7 @@ struct wso_closing {
     struct wso_pool_object *pool;
     struct wso_mailbox *mailbox; /* shared */
     struct wso_mail mail;
+    struct wso_listener listener; /* hears of the loop's end */
     PyObject *future; /* NULL once nobody waits for it */
     atomic_int open; /* turns that have not come; whoever brings it to 0 ends the self-reference */
     struct closing_turn {
@@ -54,7 +55,7 @@ static void deliver(struct wso_mail *mail)
     struct wso_closing *closing = WSO_ITEM(mail, struct wso_closing, mail);
     struct module_state *state = closing->pool->state;
     if (closing->future != NULL) {
-        wso_settle(state, closing->future, state->str_set_result, Py_None);
+        (void)wso_settle(state, closing->future, state->str_set_result, Py_None);
     }
     Py_DECREF(closing);
 }
@@ -79,6 +80,35 @@ static void wait_for_cores(struct wso_closing *closing)
             come(&closing->turns[i].turn);
         }
     }
+}
+
+/* Nobody is to be told any more. */
+static void take_turns_back(struct wso_closing *closing)
+{
+    struct wso_pool_object *pool = closing->pool;
+    if (pool->generation != atomic_load(&pool->state->runtime->generation)) {
+        /* In the child of a fork the turns stand in the parent's line. */
+        return;
+    }
+    for (int i = 0; i < CORES; i++) {
+        struct closing_turn *turn = &closing->turns[i];
+        if (turn->registered && wso_pool_retract(core_of(closing, i), &turn->turn)) {
+            turn->registered = false;
+            if (atomic_fetch_sub(&closing->open, 1) == 1) {
+                Py_DECREF(closing);
+            }
+        }
+    }
+}
+
+static void loop_gone(struct wso_listener *listener)
+{
+    struct wso_closing *closing = WSO_ITEM(listener, struct wso_closing, listener);
+    /* Taking back may drop the last reference. */
+    Py_INCREF(closing);
+    take_turns_back(closing);
+    Py_CLEAR(closing->future);
+    Py_DECREF(closing);
 }
 
 PyDoc_STRVAR(closing_doc, "Closing(pool, /)\n--\n\n"
@@ -109,11 +139,13 @@ static PyObject *closing_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     closing->mailbox = wso_mailbox_share(hub->mailbox);
     closing->mail.deliver = deliver;
     closing->mail.drop = drop;
+    closing->listener.loop_gone = loop_gone;
     closing->future = PyObject_CallMethodNoArgs(hub->loop, state->str_create_future);
     if (closing->future == NULL) {
         Py_DECREF(closing);
         return NULL;
     }
+    wso_list_push_back(&hub->listeners, &closing->listener.link);
     wait_for_cores(closing);
     return (PyObject *)closing;
 }
@@ -123,15 +155,7 @@ PyDoc_STRVAR(cancel_doc, "cancel($self, /)\n--\n\nNobody waits for the future an
 static PyObject *closing_cancel(PyObject *self, PyObject *Py_UNUSED(unused))
 {
     struct wso_closing *closing = closing_of(self);
-    for (int i = 0; i < CORES; i++) {
-        struct closing_turn *turn = &closing->turns[i];
-        if (turn->registered && wso_pool_retract(core_of(closing, i), &turn->turn)) {
-            turn->registered = false;
-            if (atomic_fetch_sub(&closing->open, 1) == 1) {
-                Py_DECREF(closing);
-            }
-        }
-    }
+    take_turns_back(closing);
     /* An exception in it would hold the frame that holds this object. */
     Py_CLEAR(closing->future);
     Py_RETURN_NONE;
@@ -147,6 +171,9 @@ static void closing_dealloc(PyObject *self)
 {
     struct wso_closing *closing = closing_of(self);
     PyTypeObject *type = Py_TYPE(self);
+    if (wso_link_listed(&closing->listener.link)) {
+        wso_link_unlink(&closing->listener.link);
+    }
     if (closing->mailbox != NULL) {
         wso_mailbox_release(closing->mailbox);
     }

@@ -70,7 +70,10 @@ static bool wait_for_space(struct wso_feed *feed, struct wso_py_thread *self)
     bool must_wait = feed->count == feed->capacity && !feed->left;
     wso_lock_release(&feed->lock);
     if (must_wait) {
+        struct wso_pool *core = feed->pool->streams;
         wso_py_thread_detach(self);
+        /* A pause is no work: closing does not wait for a reader that may never come. */
+        wso_pool_abandon(core, &feed->job);
         wso_lock_acquire(&feed->lock);
         feed->producer_waits = true;
         while (feed->count == feed->capacity && !feed->left) {
@@ -79,6 +82,9 @@ static bool wait_for_space(struct wso_feed *feed, struct wso_py_thread *self)
         feed->producer_waits = false;
         wso_lock_release(&feed->lock);
         wso_py_thread_attach(self);
+        if (!feed->abandoned) {
+            wso_pool_reclaim(core, &feed->job);
+        }
     }
     wso_lock_acquire(&feed->lock);
     bool left = feed->left;
@@ -116,7 +122,8 @@ static PyObject *open_source(struct wso_feed *feed)
         return NULL;
     }
     PyObject *iterator = PyObject_GetIter(iterable);
-    if (iterator == NULL && PyErr_ExceptionMatches(PyExc_TypeError)) {
+    bool iterates = Py_TYPE(iterable)->tp_iter != NULL || PySequence_Check(iterable);
+    if (iterator == NULL && !iterates) {
         PyErr_Format(PyExc_TypeError, "iterate(): %R returned %R, which cannot be iterated",
                      feed->source, iterable);
     }
@@ -220,7 +227,13 @@ static void feed_done(struct wso_job *job, int status)
 static void wake(struct wso_feed *feed, PyObject *future)
 {
     struct module_state *state = feed->pool->state;
-    wso_settle(state, future, state->str_set_result, Py_None);
+    /* Of two that must be let out of the loop, the first. */
+    PyObject *raised = PyErr_Occurred() ? wso_take_exception() : NULL;
+    (void)wso_settle(state, future, state->str_set_result, Py_None);
+    if (raised != NULL) {
+        PyErr_Clear();
+        wso_give_exception(raised);
+    }
 }
 
 /* Tell the waiting reader that there is something to look at. */
@@ -260,12 +273,59 @@ static void drop(struct wso_mail *mail)
     wso_feed_release(WSO_ITEM(mail, struct wso_feed, mail));
 }
 
+/* As wso_feed_leave, but for the waiting reader. */
+static void leave(struct wso_feed *feed, PyObject *error, bool abandon)
+{
+    struct wso_pool *core = feed->pool->streams;
+    wso_lock_acquire(&feed->lock);
+    /* What has ended and is empty is not cut short; otherwise the reader learns of this error only,
+     * and where it leaves by itself, of none. */
+    bool cut_short = !feed->left && (!feed->ended || feed->count > 0);
+    PyObject *before = NULL;
+    if (cut_short || error == NULL) {
+        before = feed->error;
+        feed->error = error;
+        error = NULL;
+    }
+    bool running = !feed->ended;
+    feed->left = true;
+    wso_cond_signal(&feed->space);
+    wso_lock_release(&feed->lock);
+    Py_XDECREF(error);
+    Py_XDECREF(before);
+    /* The buffer is ours alone now: a producer that finds `left` puts nothing in. */
+    PyObject *item;
+    while ((item = wso_feed_take(feed)) != NULL) {
+        Py_DECREF(item);
+    }
+    if (running && !wso_pool_cancel(core, &feed->job, WSO_ECANCELLED) && abandon) {
+        feed->abandoned = true;
+        wso_pool_abandon(core, &feed->job);
+    }
+}
+
 static void loop_gone(struct wso_listener *listener)
 {
     struct wso_feed *feed = WSO_ITEM(listener, struct wso_feed, listener);
     /* A future cannot be settled on a closed loop. */
+    feed->shares++;
     Py_CLEAR(feed->waiter);
-    wso_feed_leave(feed, NULL, true);
+    leave(feed, NULL, true);
+    wso_feed_release(feed);
+}
+
+/* On whichever thread ends the process: a waiting reader is told on its own. */
+static void process_ends(struct wso_listener *listener)
+{
+    struct wso_feed *feed = WSO_ITEM(listener, struct wso_feed, listener);
+    if (feed->ended) {
+        return;
+    }
+    PyErr_SetString(PyExc_RuntimeError, "the stream was cut short by interpreter shutdown");
+    feed->shares++;
+    leave(feed, wso_take_exception(), true);
+    post(feed, true);
+    wso_feed_release(feed);
 }
 
 struct wso_feed *wso_feed_new(struct wso_pool_object *pool, size_t capacity)
@@ -290,6 +350,7 @@ struct wso_feed *wso_feed_new(struct wso_pool_object *pool, size_t capacity)
     feed->mail.deliver = deliver;
     feed->mail.drop = drop;
     feed->listener.loop_gone = loop_gone;
+    feed->listener.process_ends = process_ends;
     return feed;
 
 fail_lock:
@@ -373,31 +434,7 @@ PyObject *wso_feed_take_error(struct wso_feed *feed)
 
 void wso_feed_leave(struct wso_feed *feed, PyObject *error, bool abandon)
 {
-    struct wso_pool *core = feed->pool->streams;
-    wso_lock_acquire(&feed->lock);
-    /* What has ended and is empty is not cut short; otherwise the reader learns of this error only,
-     * and where it leaves by itself, of none. */
-    bool cut_short = !feed->left && (!feed->ended || feed->count > 0);
-    PyObject *before = NULL;
-    if (cut_short || error == NULL) {
-        before = feed->error;
-        feed->error = error;
-        error = NULL;
-    }
-    bool running = !feed->ended;
-    feed->left = true;
-    wso_cond_signal(&feed->space);
-    wso_lock_release(&feed->lock);
-    Py_XDECREF(error);
-    Py_XDECREF(before);
-    /* The buffer is ours alone now: a producer that finds `left` puts nothing in. */
-    PyObject *item;
-    while ((item = wso_feed_take(feed)) != NULL) {
-        Py_DECREF(item);
-    }
-    if (running && !wso_pool_cancel(core, &feed->job, WSO_ECANCELLED) && abandon) {
-        wso_pool_abandon(core, &feed->job);
-    }
+    leave(feed, error, abandon);
     if (feed->waiter != NULL) {
         serve_waiter(feed);
     }

@@ -26,6 +26,7 @@ struct wso_feed {
     PyObject *waiter;        /* a future for the next item, or NULL */
     PyObject *close_waiters; /* a list of futures for the end of the job, or NULL */
     bool job_over;           /* `done` was called: the iterator is closed */
+    bool abandoned;          /* closing the pool does not wait for the producer */
 
     /* Guarded by the lock. */
     struct wso_lock lock;

@@ -66,6 +66,9 @@ static PyObject *future_timed_out(PyObject *self, PyTypeObject *defining, PyObje
     struct wso_call *call = *wso_future_call(state, self);
     if (call != NULL) {
         wso_call_timed_out(call, nargs == 1 && args[0] == Py_True);
+        if (PyErr_Occurred()) {
+            return NULL;
+        }
     }
     Py_RETURN_NONE;
 }

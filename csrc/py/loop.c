@@ -69,11 +69,17 @@ static struct wso_hub *new_hub(struct module_state *state, PyObject *loop)
     hub->state = state;
     hub->generation = atomic_load(&state->runtime->generation);
     hub->loop = Py_NewRef(loop);
+    hub->mailbox = NULL;
+    hub->future_keywords = Py_BuildValue("{s:O}", "loop", loop);
     wso_list_init(&hub->taken);
     wso_list_init(&hub->listeners);
     wso_list_push_back(&state->hubs, &hub->link);
-    int status = wso_mailbox_new(&hub->mailbox);
+    int status = hub->future_keywords == NULL ? WSO_OK : wso_mailbox_new(&hub->mailbox);
     PyObject_GC_Track(hub);
+    if (hub->future_keywords == NULL) {
+        Py_DECREF(hub);
+        return NULL;
+    }
     if (status != WSO_OK) {
         wso_raise(state, status);
         Py_DECREF(hub);
@@ -150,13 +156,19 @@ static PyObject *hub_drain(PyObject *self, PyObject *Py_UNUSED(unused))
     Py_INCREF(self);
     wso_mailbox_take(hub->mailbox, &hub->taken);
     struct wso_link *link;
-    for (int i = 0; i < MOST_PER_PASS && (link = wso_list_pop_front(&hub->taken)) != NULL; i++) {
+    /* A Ctrl-C that comes meanwhile is let out of the loop; the rest stays for its next run. */
+    for (int i = 0; i < MOST_PER_PASS && !PyErr_Occurred() &&
+                    (link = wso_list_pop_front(&hub->taken)) != NULL;
+         i++) {
         deliver(link);
     }
     if (!wso_list_empty(&hub->taken)) {
         wso_mailbox_ring(hub->mailbox);
     }
     Py_DECREF(self);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
     Py_RETURN_NONE;
 }
 
@@ -169,13 +181,23 @@ static void tell_listeners(struct wso_hub *hub)
     }
 }
 
-void wso_hubs_all_gone(struct module_state *state)
+void wso_hubs_process_ends(struct module_state *state)
 {
+    /* Gathered first, because listeners run other code, which may end them and their hubs. */
+    struct wso_list told;
+    wso_list_init(&told);
     for (struct wso_link *link = state->hubs.head.next; link != &state->hubs.head;
          link = link->next) {
         struct wso_hub *hub = WSO_ITEM(link, struct wso_hub, link);
         if (hub->generation == atomic_load(&state->runtime->generation)) {
-            tell_listeners(hub);
+            wso_list_take_all(&told, &hub->listeners);
+        }
+    }
+    struct wso_link *link;
+    while ((link = wso_list_pop_front(&told)) != NULL) {
+        struct wso_listener *listener = WSO_ITEM(link, struct wso_listener, link);
+        if (listener->process_ends != NULL) {
+            listener->process_ends(listener);
         }
     }
 }
@@ -184,12 +206,14 @@ static int hub_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(((struct wso_hub *)self)->loop);
+    Py_VISIT(((struct wso_hub *)self)->future_keywords);
     return 0;
 }
 
 static int hub_clear(PyObject *self)
 {
     Py_CLEAR(((struct wso_hub *)self)->loop);
+    Py_CLEAR(((struct wso_hub *)self)->future_keywords);
     return 0;
 }
 

@@ -29,7 +29,7 @@ struct module_state *wso_state_of_type(PyTypeObject *type)
     X(get_running_loop)                                                                            \
     X(future_cancel)                                                                               \
     X(submit_future)                                                                               \
-    X(loop_keyword)
+    X(no_arguments)
 
 #define STATE_STRINGS(X)                                                                           \
     X(add_reader)                                                                                  \
@@ -111,11 +111,11 @@ static int set_up_imports(PyObject *module, struct module_state *state)
     state->invalid_state_error = invalid_state_errors();
     state->get_running_loop = import_attribute("asyncio.events", "_get_running_loop");
     state->broken_pool = import_attribute("concurrent.futures.thread", "BrokenThreadPool");
-    state->loop_keyword = Py_BuildValue("(s)", "loop");
+    state->no_arguments = PyTuple_New(0);
     PyObject *future = import_attribute("asyncio", "Future");
     if (state->cancelled_error == NULL || state->invalid_state_error == NULL ||
         state->get_running_loop == NULL || state->broken_pool == NULL ||
-        state->loop_keyword == NULL || future == NULL) {
+        state->no_arguments == NULL || future == NULL) {
         Py_XDECREF(future);
         return -1;
     }

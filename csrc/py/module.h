@@ -49,7 +49,7 @@ struct module_state {
     PyObject *get_running_loop; /* None where there is none */
     PyObject *future_cancel;    /* asyncio.Future.cancel */
     PyObject *submit_future;    /* the class of submit's futures; set from Python */
-    PyObject *loop_keyword;     /* ("loop",) */
+    PyObject *no_arguments;     /* () */
 
     PyObject *str_add_reader;
     PyObject *str_call_exception_handler;
@@ -85,8 +85,9 @@ PyObject *wso_take_exception_for_future(void);
 /* The same for the reader of a stream, which must not be given a StopAsyncIteration either. */
 PyObject *wso_take_exception_for_stream(void);
 
-/* settle.c. Attached, on the future's own thread. `value` NULL: making it failed, as is raised. */
-void wso_settle(struct module_state *state, PyObject *future, PyObject *method, PyObject *value);
+/* settle.c. Attached, on the future's own thread. `value` NULL: making it failed, as is raised. -1:
+ * what is raised now is no Exception but a KeyboardInterrupt, say. */
+int wso_settle(struct module_state *state, PyObject *future, PyObject *method, PyObject *value);
 
 /* threads.c: the worker's own PyThreadState. */
 struct wso_py_thread {
@@ -105,10 +106,15 @@ struct wso_py_thread {
 extern const struct wso_pool_hooks wso_py_hooks;
 /* The calling thread's, or NULL if it is not a worker. */
 struct wso_py_thread *wso_py_thread_self(void);
+/* What a submit of this thread failed with as WSO_ERAISED; NULL if there is nothing. */
+PyObject *wso_py_thread_take_raised(void);
 /* On a worker, attached: before and after a job's Python code. */
 void wso_py_thread_enter_job(struct wso_py_thread *self, struct wso_job *job,
                              bool (*is_unwanted)(struct wso_job *job));
 void wso_py_thread_leave_job(struct wso_py_thread *self);
+/* After code of others on a worker: if it forked and this is the child, whose only thread this is,
+ * then nothing of the pool here is ours. As with any thread of Python's, the child ends with it. */
+void wso_py_thread_end_if_forked(void);
 /* Posted to this mailbox: ring when this thread has let the GIL go, or now if it is no worker. */
 void wso_py_thread_ring_later(struct wso_mailbox *mailbox);
 /* Let the GIL go and take it back around a wait of a worker. */
@@ -117,16 +123,20 @@ void wso_py_thread_attach(struct wso_py_thread *self);
 PyObject *wso_check_cancelled(PyObject *module, PyObject *unused);
 
 /* loop.c: one event loop and its mailbox. */
-/* Who wants to hear that a loop has gone; attached, once. The link is unlinked before. */
+/* Who wants to hear of a loop's end; attached. */
 struct wso_listener {
     struct wso_link link;
+    /* The loop has gone; once. The link is unlinked before. */
     void (*loop_gone)(struct wso_listener *listener);
+    /* The process ends, while the loop may still turn in some thread; NULL where that is nothing. */
+    void (*process_ends)(struct wso_listener *listener);
 };
 struct wso_hub {
     PyObject_HEAD
     struct module_state *state;
     struct wso_link link; /* in the state's hubs */
     PyObject *loop;
+    PyObject *future_keywords; /* {"loop": loop}, for making futures */
     struct wso_mailbox *mailbox;
     struct wso_list taken; /* mail beyond the bound of one pass */
     struct wso_list listeners;
@@ -137,8 +147,7 @@ struct wso_hub *wso_hub_of_running_loop(struct module_state *state, const char *
 /* -1 on error, else whether this thread runs an event loop. */
 int wso_loop_runs_here(struct module_state *state);
 uint64_t wso_hub_rings(struct module_state *state);
-/* The process ends: no loop will turn any more. */
-void wso_hubs_all_gone(struct module_state *state);
+void wso_hubs_process_ends(struct module_state *state);
 extern PyType_Spec wso_hub_spec;
 
 /* pool.c */
@@ -149,8 +158,7 @@ struct wso_pool_object {
     struct wso_pool *streams;
     unsigned generation;
     enum wso_policy when_full;
-    bool cancelling;  /* shutdown(cancel_futures=True) */
-    PyObject *raised; /* by the preparation of a thread, for WSO_ERAISED; or NULL */
+    bool cancelling; /* shutdown(cancel_futures=True) */
 };
 struct wso_registered {
     struct wso_link link;

@@ -15,8 +15,8 @@ static struct wso_pool_object *pool_of(PyObject *self)
 
 bool wso_pool_usable(struct wso_pool_object *pool)
 {
-    if (pool->calls == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "Pool.__init__() was not called");
+    if (pool->streams == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "Pool.__init__() was not called, or failed");
         return false;
     }
     if (pool->generation != atomic_load(&pool->state->runtime->generation)) {
@@ -35,9 +35,8 @@ void wso_pool_raise(struct wso_pool_object *pool, int status)
                         "cannot schedule new futures after interpreter shutdown");
         return;
     }
-    if (status == WSO_ERAISED && pool->raised != NULL) {
-        PyObject *raised = pool->raised;
-        pool->raised = NULL;
+    PyObject *raised = status == WSO_ERAISED ? wso_py_thread_take_raised() : NULL;
+    if (raised != NULL) {
         wso_give_exception(raised);
         return;
     }
@@ -123,15 +122,22 @@ PyObject *wso_leave(PyObject *module, PyObject *Py_UNUSED(unused))
     struct module_state *state = PyModule_GetState(module);
     struct wso_runtime *runtime = state->runtime;
     runtime->leaving = true;
-    wso_hubs_all_gone(state);
+    wso_hubs_process_ends(state);
     /* All are told before any is waited for: a job of one may wait for a job of another. */
-    for (struct wso_link *link = runtime->pools.head.next; link != &runtime->pools.head;
-         link = link->next) {
+    struct wso_list pools;
+    wso_list_init(&pools);
+    wso_list_take_all(&pools, &runtime->pools);
+    for (struct wso_link *link = pools.head.next; link != &pools.head; link = link->next) {
         wso_pool_leave(WSO_ITEM(link, struct wso_registered, link)->core, !runtime->is_main);
+        PyObject *raised = wso_py_thread_take_raised();
+        if (raised != NULL) {
+            wso_give_exception(raised);
+            PyErr_WriteUnraisable(NULL);
+        }
     }
     struct wso_link *link;
     int status = 0;
-    while (status == 0 && (link = wso_list_first(&runtime->pools)) != NULL) {
+    while (status == 0 && (link = wso_list_first(&pools)) != NULL) {
         struct wso_registered *entry = WSO_ITEM(link, struct wso_registered, link);
         status = wait_for_core(state, entry->core);
         forget(entry);
@@ -173,7 +179,6 @@ static PyObject *pool_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObjec
 static int pool_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
-    Py_VISIT(pool_of(self)->raised);
     return 0;
 }
 
@@ -188,7 +193,6 @@ static void pool_dealloc(PyObject *self)
         close_core(runtime, pool->streams);
         forget_ended(runtime);
     }
-    Py_XDECREF(pool->raised);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -285,9 +289,13 @@ static PyObject *pool_close(PyObject *self, PyObject *cancel)
     if (!wso_pool_usable(pool)) {
         return NULL;
     }
+    int cancels = PyObject_IsTrue(cancel);
+    if (cancels < 0) {
+        return NULL;
+    }
     wso_pool_close(pool->calls, WSO_ECLOSED);
     wso_pool_close(pool->streams, WSO_ECLOSED);
-    if (PyObject_IsTrue(cancel)) {
+    if (cancels) {
         pool->cancelling = true;
         wso_pool_cancel_all(pool->calls, WSO_ECANCELLED);
         wso_pool_cancel_all(pool->streams, WSO_ECANCELLED);

@@ -338,6 +338,9 @@ static void stream_dealloc(PyObject *self)
         }
         wso_feed_release(feed);
     }
+    if (PyErr_Occurred()) {
+        PyErr_WriteUnraisable(NULL);
+    }
     if (raised != NULL) {
         wso_give_exception(raised);
     }
@@ -417,6 +420,9 @@ static PyObject *stream_leave(PyObject *self, PyObject *args)
     }
     if (stream->started) {
         wso_feed_leave(stream->feed, error == Py_None ? NULL : Py_NewRef(error), abandon);
+    }
+    if (PyErr_Occurred()) {
+        return NULL;
     }
     Py_RETURN_NONE;
 }

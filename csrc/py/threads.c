@@ -24,6 +24,16 @@
 
 static _Thread_local struct wso_py_thread *this_thread;
 
+/* What the preparation of a thread raised, until this thread's submit has failed with it. */
+static _Thread_local PyObject *raised_here;
+
+PyObject *wso_py_thread_take_raised(void)
+{
+    PyObject *raised = raised_here;
+    raised_here = NULL;
+    return raised;
+}
+
 struct wso_py_thread *wso_py_thread_self(void)
 {
     return this_thread;
@@ -91,15 +101,19 @@ void wso_py_thread_enter_job(struct wso_py_thread *self, struct wso_job *job,
     self->is_unwanted = is_unwanted;
 }
 
-void wso_py_thread_leave_job(struct wso_py_thread *self)
+void wso_py_thread_end_if_forked(void)
 {
-    self->current = NULL;
-    if (self->generation != atomic_load(&self->runtime->generation)) {
-        /* The job forked and this is the child, whose only thread this is. As with any thread of
-         * Python's, the process ends with it. Nothing of the pool here is ours. */
+    struct wso_py_thread *self = this_thread;
+    if (self != NULL && self->generation != atomic_load(&self->runtime->generation)) {
         (void)PyEval_SaveThread();
         pthread_exit(NULL);
     }
+}
+
+void wso_py_thread_leave_job(struct wso_py_thread *self)
+{
+    self->current = NULL;
+    wso_py_thread_end_if_forked();
 }
 
 static PyObject *call(PyObject *thread, const char *method)
@@ -151,8 +165,8 @@ static int prepare(void *owner, void **user, const char **name)
         }
     }
     if (PyErr_Occurred() || *name == NULL) {
-        /* Kept for whoever called submit: it may be a Ctrl-C. */
-        Py_XSETREF(pool->raised, wso_take_exception());
+        /* Kept for whoever called submit on this thread: it may be a Ctrl-C. */
+        Py_XSETREF(raised_here, wso_take_exception());
         Py_XDECREF(self->thread);
         PyMem_RawFree(self);
         return WSO_ERAISED;
@@ -173,12 +187,16 @@ static void begin(void *user)
 {
     struct wso_py_thread *self = user;
     this_thread = self;
+    if (atomic_load(&self->runtime->exited)) {
+        park();
+    }
     /* A job was accepted on the promise of this thread, so it waits for memory. */
     while ((self->tstate = PyThreadState_New(self->runtime->interpreter)) == NULL) {
         (void)usleep(MEMORY_RETRY_US);
     }
     wso_py_thread_attach(self);
     tell(self->thread, "begin");
+    wso_py_thread_end_if_forked();
 }
 
 static void end(void *user)
@@ -219,7 +237,7 @@ PyObject *wso_check_cancelled(PyObject *module, PyObject *Py_UNUSED(unused))
 {
     struct module_state *state = PyModule_GetState(module);
     struct wso_py_thread *self = this_thread;
-    if (self == NULL || self->current == NULL) {
+    if (self == NULL || self->runtime != state->runtime || self->current == NULL) {
         PyErr_SetString(PyExc_RuntimeError,
                         "check_cancelled() must be called inside a job of a wsoffload pool");
         return NULL;

@@ -20,7 +20,7 @@ def plot(rows: Sequence[Row], facts: Sequence[str], path: str) -> None:
     """
     matplotlib = import_module("matplotlib")
     # The same figures give the same file: no random identifiers, and no date (see savefig).
-    matplotlib.rcParams["svg.hashsalt"] = "wsoffload"
+    matplotlib.rcParams.update({"svg.hashsalt": "wsoffload", "svg.fonttype": "none"})
     shown = [row for row in rows if row.goal is not None and not row.plain]
     labels = list(dict.fromkeys(_label(row) for row in shown))
     size = (9, 2 + PAIR_INCHES * len(labels))
@@ -35,7 +35,7 @@ def plot(rows: Sequence[Row], facts: Sequence[str], path: str) -> None:
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xlabel(LABEL, fontsize=8)
     axes.set_title("What wsoffload costs, beside the others")
-    figure.legend(handles=_legend(), loc="outside lower center", ncols=3, fontsize=8)
+    axes.legend(handles=_legend(), loc="lower right", fontsize=8)
     figure.text(0, -0.01, "\n".join(facts), fontsize=6, va="top")
     metadata = {"Date": None} if path.endswith(".svg") else None
     figure.savefig(path, bbox_inches="tight", metadata=metadata)
