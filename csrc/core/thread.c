@@ -77,7 +77,7 @@ void wso_thread_let_waker_finish(void)
         return;
     }
     /* Where a sandbox forbids it, calls cost more and nothing else changes. */
-    (void)sched_setscheduler(0, SCHED_BATCH | SCHED_RESET_ON_FORK, &no_priority);
+    (void)sched_setscheduler(0, SCHED_BATCH, &no_priority);
 }
 
 void wso_thread_join(struct wso_thread *thread)

@@ -27,9 +27,9 @@ int wso_thread_start(struct wso_thread *thread, const struct wso_thread_options 
 
 /* The calling thread no longer interrupts who wakes it (sched(7), SCHED_BATCH): it begins when a core
  * is free or at the next tick, with the same share of the processor as before. What it starts,
- * threads and processes, is as usual again. A worker that interrupts the event loop which woke it
- * finds the GIL taken, and both sleep and wake twice more for each call. A process that was given
- * another policy keeps it. */
+ * threads and processes, inherits that: SCHED_RESET_ON_FORK resets only real-time policies. A worker
+ * that interrupts the event loop which woke it finds the GIL taken, and both sleep and wake twice
+ * more for each call. A process that was given another policy keeps it. */
 void wso_thread_let_waker_finish(void);
 
 /* Wait for the thread to end. The caller holds no lock, and no GIL unless the thread is known to
