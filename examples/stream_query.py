@@ -1,0 +1,1 @@
+../wsoffload/_demo/stream_query.py
