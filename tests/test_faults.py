@@ -20,7 +20,7 @@ def extension(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the extension in which calls can be made to fail."""
     source = (HERE / "capi.c").read_text()
     names = re.findall(r"^WRAP\w*\((?:[\w *]+, )?(\w+),\s", source, re.M)
-    names += [name for name in re.findall(r"^PyObject \*__wrap_(\w+)\(.*\);", source, re.M)]
+    names += re.findall(r"^PyObject \*__wrap_(\w+)\(.*\);", source, re.M)
     assert len(names) > 25
     target = tmp_path_factory.mktemp("faults") / "_core.so"
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")

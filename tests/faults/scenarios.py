@@ -14,6 +14,7 @@ import gc
 import importlib.machinery
 import importlib.util
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -154,8 +155,12 @@ def main(name: str) -> None:
     argument = Argument()
     before = sys.getrefcount(argument)
     while asyncio.run(attempt(name, n, argument)):
-        # A timer that could not be cancelled keeps its future until the loop is closed, as now.
-        gc.collect()
+        # A timer that could not be cancelled keeps its future until the loop is closed, as now; a
+        # thread that closing did not wait for, because nobody did, is about to let go.
+        deadline = time.monotonic() + PATIENCE
+        while sys.getrefcount(argument) != before and time.monotonic() < deadline:
+            gc.collect()
+            time.sleep(0.001)
         if sys.getrefcount(argument) != before:
             print(f"{name}: keeps a reference when call {n} fails: {gc.get_referrers(argument)}")
             sys.exit(1)
