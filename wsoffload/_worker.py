@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wsoffload._pool import Pool
 
+# How long `submit` waits for a thread that it has made, in seconds.
+_PATIENCE = 1.0
+
 # The kernel keeps 15 bytes of a thread's name (pthread_setname_np(3)).
 _OS_NAME_BYTES = 15
 
@@ -89,6 +92,10 @@ class WorkerThread(threading.Thread):
             sys.setprofile(profile)
         if self._initializer is not None:
             self._initialize(self._initializer)
+
+    def await_begin(self) -> None:
+        """Wait, without the GIL, until the thread has begun; it may lack memory for long."""
+        self._started.wait(_PATIENCE)
 
     def _initialize(self, initializer: Callable[..., object]) -> None:
         try:

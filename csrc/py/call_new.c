@@ -173,6 +173,19 @@ static int submit_blocking(struct wso_pool_object *pool, struct wso_call *call, 
     return status;
 }
 
+/* A thread that was made for a submit has begun when submit returns, as with Thread.start(): who
+ * submits and shuts down at once may count on something having started. */
+static void await_begin(PyObject *thread)
+{
+    PyObject *raised = PyErr_Occurred() ? wso_take_exception() : NULL;
+    PyObject *answer = PyObject_CallMethod(thread, "await_begin", NULL);
+    Py_XDECREF(answer);
+    if (raised != NULL) {
+        PyErr_Clear();
+        wso_give_exception(raised);
+    }
+}
+
 static int submit_by_rule(struct wso_pool_object *pool, struct wso_call *call, PyObject *future)
 {
     struct module_state *state = pool->state;
@@ -187,10 +200,17 @@ static int submit_by_rule(struct wso_pool_object *pool, struct wso_call *call, P
         call->job.droppable = false;
         return wso_pool_submit(pool->calls, &call->job, WSO_ADMIT_ALWAYS, NULL);
     }
-    if (pool->when_full == WSO_WHEN_FULL_WAIT) {
-        return submit_blocking(pool, call, future);
+    PyObject *made = NULL;
+    wso_py_thread_note_made(&made);
+    int status = pool->when_full == WSO_WHEN_FULL_WAIT
+                     ? submit_blocking(pool, call, future)
+                     : wso_pool_submit(pool->calls, &call->job, WSO_ADMIT_BY_POLICY, NULL);
+    wso_py_thread_note_made(NULL);
+    if (made != NULL && status == WSO_OK) {
+        await_begin(made);
     }
-    return wso_pool_submit(pool->calls, &call->job, WSO_ADMIT_BY_POLICY, NULL);
+    Py_XDECREF(made);
+    return status;
 }
 
 PyObject *wso_call_submit(struct wso_pool_object *pool, PyObject *const *args, Py_ssize_t nargs,

@@ -106,6 +106,9 @@ struct wso_py_thread {
 extern const struct wso_pool_hooks wso_py_hooks;
 /* The calling thread's, or NULL if it is not a worker. */
 struct wso_py_thread *wso_py_thread_self(void);
+/* Until it is called with NULL: put the representative of a thread that a submit of this thread makes
+ * there, as a reference of its own. */
+void wso_py_thread_note_made(PyObject **made);
 /* What a submit of this thread failed with as WSO_ERAISED; NULL if there is nothing. */
 PyObject *wso_py_thread_take_raised(void);
 /* On a worker, attached: before and after a job's Python code. */

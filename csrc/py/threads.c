@@ -16,13 +16,23 @@
 #include "clock.h"
 
 /* C functions run back to back never reach the interpreter's own check for a waiting thread, so a
- * worker offers the GIL between jobs after this long. */
-#define OFFER_GIL_AFTER (WSO_NS_PER_S / 1000)
+ * worker offers the GIL between jobs after this long. It must be longer than the interpreter's switch
+ * interval of 5 ms: each offer starts the waiting thread's interval anew, and only a thread that has
+ * waited for a whole one is let in before the worker takes the GIL again. */
+#define OFFER_GIL_AFTER (WSO_NS_PER_S / 100)
 
 /* How long to wait before asking again for the memory of a PyThreadState. */
 #define MEMORY_RETRY_US 10000
 
 static _Thread_local struct wso_py_thread *this_thread;
+
+/* Where a submit of this thread that wants to know puts the thread that it makes. */
+static _Thread_local PyObject **made_here;
+
+void wso_py_thread_note_made(PyObject **made)
+{
+    made_here = made;
+}
 
 /* What the preparation of a thread raised, until this thread's submit has failed with it. */
 static _Thread_local PyObject *raised_here;
@@ -172,6 +182,9 @@ static int prepare(void *owner, void **user, const char **name)
         return WSO_ERAISED;
     }
     *user = self;
+    if (made_here != NULL) {
+        Py_XSETREF(*made_here, Py_NewRef(self->thread));
+    }
     return WSO_OK;
 }
 
