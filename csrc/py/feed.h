@@ -43,11 +43,20 @@ struct wso_feed {
     PyObject *error;
 };
 
+/* feed.c */
 /* Raises and answers NULL on error. */
 struct wso_feed *wso_feed_new(struct wso_pool_object *pool, size_t capacity);
 void wso_feed_release(struct wso_feed *feed);
 /* Hand the job in; the feed's source is set. Raises and answers -1 on error. */
 int wso_feed_start(struct wso_feed *feed, struct wso_hub *hub);
+/* Tell the loop that there is something to look at. */
+void wso_feed_post(struct wso_feed *feed, bool ring_now);
+
+/* feed_reader.c */
+void wso_feed_deliver(struct wso_mail *mail);
+void wso_feed_drop(struct wso_mail *mail);
+void wso_feed_loop_gone(struct wso_listener *listener);
+void wso_feed_process_ends(struct wso_listener *listener);
 /* The first item, a new reference, and room for another; NULL if there is none now. */
 PyObject *wso_feed_take(struct wso_feed *feed);
 /* An item can be taken. */

@@ -26,7 +26,7 @@ struct wso_runtime {
     atomic_uint generation; /* grows in the child of a fork: what was made before is not ours */
     atomic_bool exited;     /* past the exit hook: a thread of ours that wants the GIL parks */
     bool leaving;           /* the exit hook has begun: no new work */
-    struct wso_list pools;  /* of struct wso_registered */
+    struct wso_list pools;  /* the register of lifecycle.c */
 };
 
 struct module_state {
@@ -163,11 +163,6 @@ struct wso_pool_object {
     enum wso_policy when_full;
     bool cancelling; /* shutdown(cancel_futures=True) */
 };
-struct wso_registered {
-    struct wso_link link;
-    struct wso_pool *core; /* shared */
-    bool orphan;           /* its Pool is gone; may be forgotten once its threads are */
-};
 struct wso_caller {
     PyObject_HEAD
     struct module_state *state;
@@ -184,7 +179,18 @@ bool wso_pool_usable(struct wso_pool_object *pool);
 void wso_pool_raise(struct wso_pool_object *pool, int status);
 extern PyType_Spec wso_pool_spec;
 extern PyType_Spec wso_caller_spec;
-/* Called at exit by the lifecycle hook, and in the child of a fork. */
+
+/* lifecycle.c */
+/* A new core, registered; raises and answers -1 on error. */
+int wso_registry_open(struct module_state *state, const struct wso_pool_config *config,
+                      struct wso_pool **core);
+/* The Pool goes: its core may live on until its threads have ended. `core` may be NULL. */
+void wso_registry_close(struct wso_runtime *runtime, struct wso_pool *core);
+/* Forget the cores whose Pool is gone and whose threads have ended. */
+void wso_registry_forget_ended(struct wso_runtime *runtime);
+/* Wait, without the GIL, for a closed core to finish; -1 if a signal handler raised. */
+int wso_registry_wait(struct module_state *state, struct wso_pool *core);
+/* Called at exit, and in the child of a fork. */
 PyObject *wso_leave(PyObject *module, PyObject *unused);
 PyObject *wso_after_fork(PyObject *module, PyObject *unused);
 
@@ -219,7 +225,7 @@ PyTypeObject *wso_future_type_new(PyObject *module, struct module_state *state, 
 /* closing.c */
 extern PyType_Spec wso_closing_spec;
 
-/* stream.c */
+/* stream.c, ready.c */
 extern PyType_Spec wso_stream_spec;
 extern PyType_Spec wso_ready_spec;
 

@@ -1,4 +1,4 @@
-/* The types Pool and Caller, and the end of a process's pools: at exit and after a fork.
+/* The type Pool.
  *
  * A Pool has two pools of the core: one for calls and one for streams, so that slow readers of
  * streams never stop calls. Each job holds its Pool, so a Pool that is deallocated has none left;
@@ -43,125 +43,6 @@ void wso_pool_raise(struct wso_pool_object *pool, int status)
     wso_raise(pool->state, status);
 }
 
-/* --- The register of all pools, for the exit --- */
-
-static void forget(struct wso_registered *entry)
-{
-    wso_link_unlink(&entry->link);
-    wso_pool_release(entry->core);
-    PyMem_RawFree(entry);
-}
-
-/* Forget the pools whose Pool is gone and whose threads have ended. */
-static void forget_ended(struct wso_runtime *runtime)
-{
-    struct wso_link *link = runtime->pools.head.next;
-    while (link != &runtime->pools.head) {
-        struct wso_registered *entry = WSO_ITEM(link, struct wso_registered, link);
-        link = link->next;
-        struct wso_pool_stats stats;
-        wso_pool_stats(entry->core, &stats);
-        if (entry->orphan && stats.threads == 0) {
-            forget(entry);
-        }
-    }
-}
-
-static int open_core(struct module_state *state, const struct wso_pool_config *config,
-                     struct wso_pool **core)
-{
-    struct wso_registered *entry = PyMem_RawCalloc(1, sizeof *entry);
-    int status = entry == NULL ? WSO_ENOMEM : wso_pool_new(config, core);
-    if (status != WSO_OK) {
-        PyMem_RawFree(entry);
-        wso_raise(state, status);
-        return -1;
-    }
-    entry->core = wso_pool_share(*core);
-    wso_list_push_back(&state->runtime->pools, &entry->link);
-    return 0;
-}
-
-/* The Pool goes: its core may live on until its threads have ended. */
-static void close_core(struct wso_runtime *runtime, struct wso_pool *core)
-{
-    if (core == NULL) {
-        return;
-    }
-    wso_pool_disown(core);
-    wso_pool_close(core, WSO_ECLOSED);
-    for (struct wso_link *link = runtime->pools.head.next; link != &runtime->pools.head;
-         link = link->next) {
-        struct wso_registered *entry = WSO_ITEM(link, struct wso_registered, link);
-        entry->orphan = entry->orphan || entry->core == core;
-    }
-    wso_pool_release(core);
-}
-
-/* Wait, without the GIL, for one core to finish; -1 if a signal handler raised. */
-static int wait_for_core(struct module_state *state, struct wso_pool *core)
-{
-    int status;
-    do {
-        Py_BEGIN_ALLOW_THREADS
-        status = wso_pool_wait(core);
-        Py_END_ALLOW_THREADS
-        if (status == WSO_EINTR && PyErr_CheckSignals() < 0) {
-            return -1;
-        }
-    } while (status == WSO_EINTR);
-    if (status != WSO_OK) {
-        wso_raise(state, status);
-        return -1;
-    }
-    return 0;
-}
-
-PyObject *wso_leave(PyObject *module, PyObject *Py_UNUSED(unused))
-{
-    struct module_state *state = PyModule_GetState(module);
-    struct wso_runtime *runtime = state->runtime;
-    runtime->leaving = true;
-    wso_hubs_process_ends(state);
-    /* All are told before any is waited for: a job of one may wait for a job of another. */
-    struct wso_list pools;
-    wso_list_init(&pools);
-    wso_list_take_all(&pools, &runtime->pools);
-    for (struct wso_link *link = pools.head.next; link != &pools.head; link = link->next) {
-        wso_pool_leave(WSO_ITEM(link, struct wso_registered, link)->core, !runtime->is_main);
-        PyObject *raised = wso_py_thread_take_raised();
-        if (raised != NULL) {
-            wso_give_exception(raised);
-            PyErr_WriteUnraisable(NULL);
-        }
-    }
-    struct wso_link *link;
-    int status = 0;
-    while (status == 0 && (link = wso_list_first(&pools)) != NULL) {
-        struct wso_registered *entry = WSO_ITEM(link, struct wso_registered, link);
-        status = wait_for_core(state, entry->core);
-        forget(entry);
-    }
-    /* Also after Ctrl-C: what still runs is left behind. */
-    atomic_store(&runtime->exited, true);
-    if (status < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-PyObject *wso_after_fork(PyObject *module, PyObject *Py_UNUSED(unused))
-{
-    struct module_state *state = PyModule_GetState(module);
-    /* No lock is taken and nothing is freed: what was made before belongs to the parent, and is
-     * known by its generation. */
-    atomic_fetch_add(&state->runtime->generation, 1);
-    wso_list_init(&state->runtime->pools);
-    Py_RETURN_NONE;
-}
-
-/* --- Pool --- */
-
 static PyObject *pool_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kw))
 {
     struct module_state *state = wso_state_of_type(type);
@@ -189,9 +70,9 @@ static void pool_dealloc(PyObject *self)
     PyObject_GC_UnTrack(self);
     struct wso_runtime *runtime = pool->state->runtime;
     if (pool->generation == atomic_load(&runtime->generation)) {
-        close_core(runtime, pool->calls);
-        close_core(runtime, pool->streams);
-        forget_ended(runtime);
+        wso_registry_close(runtime, pool->calls);
+        wso_registry_close(runtime, pool->streams);
+        wso_registry_forget_ended(runtime);
     }
     type->tp_free(self);
     Py_DECREF(type);
@@ -221,7 +102,7 @@ static PyObject *pool_open(PyObject *self, PyObject *args)
         PyErr_SetString(PyExc_RuntimeError, "cannot make a Pool after interpreter shutdown");
         return NULL;
     }
-    forget_ended(pool->state->runtime);
+    wso_registry_forget_ended(pool->state->runtime);
     double most = (double)(WSO_NEVER / 2 / WSO_NS_PER_S);
     struct wso_pool_config config = {
         .max_threads = workers,
@@ -233,11 +114,11 @@ static PyObject *pool_open(PyObject *self, PyObject *args)
         .owner = pool,
     };
     pool->when_full = config.when_full;
-    if (open_core(pool->state, &config, &pool->calls) < 0) {
+    if (wso_registry_open(pool->state, &config, &pool->calls) < 0) {
         return NULL;
     }
     config.max_threads = streams;
-    if (open_core(pool->state, &config, &pool->streams) < 0) {
+    if (wso_registry_open(pool->state, &config, &pool->streams) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -338,8 +219,8 @@ static PyObject *pool_wait(PyObject *self, PyObject *Py_UNUSED(unused))
                         "itself; call shutdown(wait=False)");
         return NULL;
     }
-    if (wait_for_core(pool->state, pool->calls) < 0 ||
-        wait_for_core(pool->state, pool->streams) < 0) {
+    if (wso_registry_wait(pool->state, pool->calls) < 0 ||
+        wso_registry_wait(pool->state, pool->streams) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;

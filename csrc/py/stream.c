@@ -1,42 +1,19 @@
-/* The types of a stream's reader: Stream, an asynchronous iterator over a feed, and Ready, the
- * awaitable of its next item.
+/* The type Stream: a stream's reader, an asynchronous iterator over a feed.
  *
- * Where items are there, no future is made and the loop is not asked, which would cost more than
- * the item. So that a quick producer cannot starve the loop that way, the reader gives way to it
- * once in a while. Where there is none, the loop's future tells only that there is something to
- * look at: the item stays in the buffer until the reader runs, so a reader that is cancelled in
- * between loses none.
+ * So that a quick producer cannot starve the loop, the reader gives way to it once in a while.
  */
 #include "clock.h"
-#include "feed.h"
+#include "stream.h"
 
 /* How long a reader may go on from item to item before the loop gets its turn. */
 #define GIVE_WAY_AFTER (2 * WSO_NS_PER_S / 1000)
-
-struct wso_stream {
-    PyObject_HEAD
-    struct module_state *state;
-    struct wso_feed *feed;
-    bool started;
-    uint64_t turn_began; /* ns, when the loop last had its turn */
-};
-
-struct wso_ready {
-    PyObject_HEAD
-    struct wso_stream *stream; /* to be looked at before there is an outcome; NULL otherwise */
-    PyObject *wait;            /* awaits the stream's waiter, or NULL */
-    PyObject *value;
-    PyObject *error;
-    bool gave_way;
-};
 
 static struct wso_stream *stream_of(PyObject *self)
 {
     return (struct wso_stream *)self;
 }
 
-/* A future of the running loop. */
-static PyObject *new_future(struct module_state *state)
+PyObject *wso_stream_new_future(struct module_state *state)
 {
     PyObject *loop = PyObject_CallNoArgs(state->get_running_loop);
     if (loop == NULL) {
@@ -62,7 +39,7 @@ static int is_awaited(struct wso_stream *stream)
     return awaited;
 }
 
-static int refuse_second_reader(struct wso_stream *stream)
+int wso_stream_refuse_second_reader(struct wso_stream *stream)
 {
     int awaited = is_awaited(stream);
     if (awaited > 0) {
@@ -71,179 +48,6 @@ static int refuse_second_reader(struct wso_stream *stream)
     }
     return awaited == 0 ? 0 : -1;
 }
-
-/* --- Ready --- */
-
-/* An awaitable of this value or error, or of what the stream will have; takes the references. */
-static PyObject *new_ready(struct module_state *state, struct wso_stream *stream, PyObject *value,
-                           PyObject *error)
-{
-    struct wso_ready *ready = PyObject_GC_New(struct wso_ready, state->ready_type);
-    if (ready == NULL) {
-        Py_XDECREF(value);
-        Py_XDECREF(error);
-        return NULL;
-    }
-    ready->stream = (struct wso_stream *)Py_XNewRef(stream);
-    ready->wait = NULL;
-    ready->value = value;
-    ready->error = error;
-    ready->gave_way = false;
-    PyObject_GC_Track(ready);
-    return (PyObject *)ready;
-}
-
-/* Have the loop tell when the stream has something. */
-static int begin_wait(struct wso_ready *ready)
-{
-    struct wso_feed *feed = ready->stream->feed;
-    if (refuse_second_reader(ready->stream) < 0) {
-        return -1;
-    }
-    PyObject *future = new_future(ready->stream->state);
-    if (future == NULL) {
-        return -1;
-    }
-    ready->wait = PyObject_GetIter(future);
-    if (ready->wait == NULL) {
-        Py_DECREF(future);
-        return -1;
-    }
-    Py_XSETREF(feed->waiter, future);
-    return 0;
-}
-
-/* The loop had its turn: take what the stream has, or wait for it. */
-static int look(struct wso_ready *ready)
-{
-    struct wso_feed *feed = ready->stream->feed;
-    ready->stream->turn_began = wso_now();
-    ready->value = wso_feed_take(feed);
-    if (ready->value == NULL) {
-        if (!wso_feed_exhausted(feed)) {
-            return begin_wait(ready);
-        }
-        ready->error = wso_feed_take_error(feed);
-    }
-    Py_CLEAR(ready->stream);
-    return 0;
-}
-
-/* Go on until there is an outcome or the loop is to have its turn. */
-static PySendResult advance(struct wso_ready *ready, PyObject **result)
-{
-    while (ready->stream != NULL) {
-        if (ready->wait != NULL) {
-            PySendResult sent = PyIter_Send(ready->wait, Py_None, result);
-            if (sent != PYGEN_RETURN) {
-                return sent;
-            }
-            Py_CLEAR(*result);
-            Py_CLEAR(ready->wait);
-        } else if (!ready->gave_way) {
-            ready->gave_way = true;
-            *result = Py_NewRef(Py_None);
-            return PYGEN_NEXT;
-        }
-        if (look(ready) < 0) {
-            *result = NULL;
-            return PYGEN_ERROR;
-        }
-    }
-    return PYGEN_RETURN;
-}
-
-static PySendResult ready_send(PyObject *self, PyObject *Py_UNUSED(sent), PyObject **result)
-{
-    struct wso_ready *ready = (struct wso_ready *)self;
-    PySendResult advanced = advance(ready, result);
-    if (advanced != PYGEN_RETURN) {
-        return advanced;
-    }
-    *result = ready->value;
-    ready->value = NULL;
-    if (*result != NULL) {
-        return PYGEN_RETURN;
-    }
-    if (ready->error != NULL) {
-        PyObject *error = ready->error;
-        ready->error = NULL;
-        wso_give_exception(error);
-    } else {
-        PyErr_SetNone(PyExc_StopAsyncIteration);
-    }
-    return PYGEN_ERROR;
-}
-
-static PyObject *ready_next(PyObject *self)
-{
-    PyObject *result;
-    switch (ready_send(self, Py_None, &result)) {
-    case PYGEN_NEXT:
-        return result;
-    case PYGEN_RETURN: {
-        PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, result);
-        Py_DECREF(result);
-        if (stop != NULL) {
-            wso_give_exception(stop);
-        }
-        return NULL;
-    }
-    default:
-        return NULL;
-    }
-}
-
-static int ready_traverse(PyObject *self, visitproc visit, void *arg)
-{
-    struct wso_ready *ready = (struct wso_ready *)self;
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(ready->stream);
-    Py_VISIT(ready->wait);
-    Py_VISIT(ready->value);
-    Py_VISIT(ready->error);
-    return 0;
-}
-
-static int ready_clear(PyObject *self)
-{
-    struct wso_ready *ready = (struct wso_ready *)self;
-    Py_CLEAR(ready->stream);
-    Py_CLEAR(ready->wait);
-    Py_CLEAR(ready->value);
-    Py_CLEAR(ready->error);
-    return 0;
-}
-
-static void ready_dealloc(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    (void)ready_clear(self);
-    PyObject_GC_Del(self);
-    Py_DECREF(type);
-}
-
-static PyType_Slot ready_slots[] = {
-    {Py_tp_doc, (void *)"The awaitable of a stream's next item."},
-    {Py_am_await, PyObject_SelfIter},
-    {Py_am_send, ready_send},
-    {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, ready_next},
-    {Py_tp_traverse, ready_traverse},
-    {Py_tp_clear, ready_clear},
-    {Py_tp_dealloc, ready_dealloc},
-    {0, NULL},
-};
-
-PyType_Spec wso_ready_spec = {
-    .name = "wsoffload._core.Ready",
-    .basicsize = sizeof(struct wso_ready),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = ready_slots,
-};
-
-/* --- Stream --- */
 
 PyDoc_STRVAR(stream_doc, "Stream(pool, max_items, source, args, kwargs, /)\n--\n\n"
                          "The native part of wsoffload.Stream. args None: the source is iterated\n"
@@ -374,7 +178,6 @@ static PyObject *stream_start(PyObject *self, PyObject *Py_UNUSED(unused))
 static PyObject *stream_anext(PyObject *self)
 {
     struct wso_stream *stream = stream_of(self);
-    struct module_state *state = stream->state;
     struct wso_feed *feed = stream->feed;
     if (!wso_pool_usable(feed->pool)) {
         return NULL;
@@ -383,25 +186,12 @@ static PyObject *stream_anext(PyObject *self)
         PyErr_SetString(PyExc_RuntimeError, "the stream was not started: use it in `async for`");
         return NULL;
     }
-    if (refuse_second_reader(stream) < 0) {
+    if (wso_stream_refuse_second_reader(stream) < 0) {
         return NULL;
     }
-    if (wso_feed_has_item(feed) && wso_now() - stream->turn_began > GIVE_WAY_AFTER) {
-        return new_ready(state, stream, NULL, NULL);
-    }
-    PyObject *item = wso_feed_take(feed);
-    if (item != NULL) {
-        return new_ready(state, NULL, item, NULL);
-    }
-    if (wso_feed_exhausted(feed)) {
-        return new_ready(state, NULL, NULL, wso_feed_take_error(feed));
-    }
-    PyObject *ready = new_ready(state, stream, NULL, NULL);
-    if (ready != NULL) {
-        /* It waits for the loop in any case. */
-        ((struct wso_ready *)ready)->gave_way = true;
-    }
-    return ready;
+    bool give_way = !stream->gave_way && wso_feed_has_item(feed) &&
+                    wso_now() - stream->turn_began > GIVE_WAY_AFTER;
+    return wso_ready_new(stream, give_way);
 }
 
 PyDoc_STRVAR(leave_doc, "_leave($self, error, abandon, /)\n--\n\n"
@@ -440,7 +230,7 @@ static PyObject *stream_closed(PyObject *self, PyObject *Py_UNUSED(unused))
     if (feed->close_waiters == NULL && (feed->close_waiters = PyList_New(0)) == NULL) {
         return NULL;
     }
-    PyObject *future = new_future(stream->state);
+    PyObject *future = wso_stream_new_future(stream->state);
     if (future != NULL && PyList_Append(feed->close_waiters, future) < 0) {
         Py_CLEAR(future);
     }
