@@ -70,7 +70,7 @@ def test_races_of_the_exit(job: str) -> None:
         ("behind_abandoned", [str(number) for number in range(10)]),
         ("across_pools", ["across"]),
         ("default_executor", ["awaited", "left to itself"]),
-        ("callbacks", ["called back"]),
+        ("callbacks", ["called", "called back"]),
     ],
 )
 def test_what_was_submitted_is_waited_for(case: str, expected: list[str]) -> None:

@@ -126,7 +126,7 @@ def test_a_reused_descriptor_gets_no_foreign_bytes(loop_factory: Factory) -> Non
         reader, writer = os.pipe2(os.O_NONBLOCK)
         for fd in own - {reader, writer}:
             os.dup2(writer, fd)
-        other.submit(lambda: [gate.open() for gate in gates]).result()
+        list(other.map(Gate.open, gates))
         wait_until(lambda: pool.stats().completed == 9)
         pool.shutdown()
         if reader not in own:

@@ -117,7 +117,7 @@ int wso_pool_submit(struct wso_pool *pool, struct wso_job *job, enum wso_admissi
 bool wso_pool_cancel(struct wso_pool *pool, struct wso_job *job, int status);
 
 /* Nobody waits for this running job any more: closing does not wait for it either. The caller
- * vouches that its `run` has not returned yet, and calls it once at most. */
+ * vouches that its `run` has not returned yet. May be called again. */
 void wso_pool_abandon(struct wso_pool *pool, struct wso_job *job);
 
 /* Somebody waits for it again. Vouched for likewise. */

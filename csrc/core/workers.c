@@ -72,7 +72,8 @@ static bool sleep_until(sem_t *posted, uint64_t deadline)
 }
 
 /* Sleep until a submit wants this thread to look; false when it was idle for too long. A semaphore
- * and not a condition: a thread that wakes from one first waits for the lock, which its waker holds. */
+ * and not a condition, from which a thread returns with the lock marked as contended: whoever
+ * releases it then makes a system call for nobody. */
 static bool idle_held(struct wso_worker *worker)
 {
     struct wso_pool *pool = worker->pool;

@@ -127,6 +127,18 @@ fail:
     return NULL;
 }
 
+/* Nobody will have the future of this accepted job, because an exception is raised, and stays so. */
+static void cancel_for_nobody(struct module_state *state, PyObject *future)
+{
+    PyObject *raised = wso_take_exception();
+    PyObject *answer = PyObject_CallMethodNoArgs(future, state->str_cancel);
+    if (answer == NULL) {
+        PyErr_WriteUnraisable(future);
+    }
+    Py_XDECREF(answer);
+    wso_give_exception(raised);
+}
+
 /* A signal handler raised while the job waited for admission: take it back, or, if it was admitted
  * meanwhile, cancel it. WSO_EINTR, with the handler's exception raised; WSO_OK: the job is not ours. */
 static int give_up(struct wso_pool_object *pool, struct wso_call *call, PyObject *future,
@@ -139,13 +151,7 @@ static int give_up(struct wso_pool_object *pool, struct wso_call *call, PyObject
     if (taken) {
         return WSO_EINTR;
     }
-    PyObject *raised = wso_take_exception();
-    PyObject *answer = PyObject_CallMethodNoArgs(future, pool->state->str_cancel);
-    if (answer == NULL) {
-        PyErr_WriteUnraisable(future);
-    }
-    Py_XDECREF(answer);
-    wso_give_exception(raised);
+    cancel_for_nobody(pool->state, future);
     return WSO_OK;
 }
 
@@ -175,15 +181,11 @@ static int submit_blocking(struct wso_pool_object *pool, struct wso_call *call, 
 
 /* A thread that was made for a submit has begun when submit returns, as with Thread.start(): who
  * submits and shuts down at once may count on something having started. */
-static void await_begin(PyObject *thread)
+static int await_begin(PyObject *thread)
 {
-    PyObject *raised = PyErr_Occurred() ? wso_take_exception() : NULL;
     PyObject *answer = PyObject_CallMethod(thread, "await_begin", NULL);
     Py_XDECREF(answer);
-    if (raised != NULL) {
-        PyErr_Clear();
-        wso_give_exception(raised);
-    }
+    return answer == NULL ? -1 : 0;
 }
 
 static int submit_by_rule(struct wso_pool_object *pool, struct wso_call *call, PyObject *future)
@@ -206,8 +208,8 @@ static int submit_by_rule(struct wso_pool_object *pool, struct wso_call *call, P
                      ? submit_blocking(pool, call, future)
                      : wso_pool_submit(pool->calls, &call->job, WSO_ADMIT_BY_POLICY, NULL);
     wso_py_thread_note_made(NULL);
-    if (made != NULL && status == WSO_OK) {
-        await_begin(made);
+    if (made != NULL && status == WSO_OK && !PyErr_Occurred() && await_begin(made) < 0) {
+        cancel_for_nobody(state, future);
     }
     Py_XDECREF(made);
     return status;

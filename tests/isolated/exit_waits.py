@@ -9,20 +9,20 @@ import signal
 import sys
 import threading
 import time
-from concurrent.futures import Future
 
 import wsoffload
 
 FOREVER = 3600.0
 
 
-def late(word: object) -> None:
-    time.sleep(0.02)
+def late(word: object, seconds: float = 0.02) -> object:
+    time.sleep(seconds)
     print(word)
+    return word
 
 
 def running() -> None:
-    wsoffload.Pool(2).submit(lambda: time.sleep(0.5) or late("running"))
+    wsoffload.Pool(2).submit(late, "running", 0.5)
 
 
 def queued() -> None:
@@ -103,8 +103,8 @@ def default_executor() -> None:
 
 def callbacks() -> None:
     """Callbacks of futures run on the worker, also at the end."""
-    future: Future[str] = wsoffload.Pool(1).submit(lambda: time.sleep(0.02) or "called back")
-    future.add_done_callback(lambda done: print(done.result()))
+    future = wsoffload.Pool(1).submit(late, "called")
+    future.add_done_callback(lambda done: print(done.result(), "back"))
 
 
 def interrupted() -> None:

@@ -87,7 +87,7 @@ def run(own_gil: bool, code: str) -> None:
         if failure is not None:
             raise AssertionError(failure.formatted)
     else:
-        import _xxsubinterpreters
+        import _xxsubinterpreters  # type: ignore[import-not-found]
 
         interpreter = _xxsubinterpreters.create(isolated=own_gil)
         _xxsubinterpreters.run_string(interpreter, code)
