@@ -160,6 +160,19 @@ def test_a_child_ends_with_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     assert log == ["signal", "signal", 1]
 
 
+def test_a_child_that_nobody_reads_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The end of the parent may be noticed by a write first.
+    class Unread:
+        def write(self, text: str) -> None:
+            raise BrokenPipeError
+
+    log: list[int] = []
+    monkeypatch.setattr(child, "os", SimpleNamespace(_exit=log.append))
+    monkeypatch.setattr(sys, "stdout", Unread())
+    child.tell("a report")
+    assert log == [1]
+
+
 @pytest.mark.parametrize("server", stage.SERVERS)
 def test_a_server_without_a_parent_ends(server: str, database: Path) -> None:
     command = [sys.executable, "-m", "wsoffload._demo.server", server, str(database)]

@@ -1,5 +1,6 @@
 """Tests of subinterpreters: what the module declares is run, closed and ended here."""
 
+import os
 import sys
 
 import pytest
@@ -17,7 +18,12 @@ else:
 
 @pytest.mark.parametrize("gil", GILS)
 @pytest.mark.parametrize("case", CASES)
-def test_three_interpreters_one_after_the_other(gil: str, case: str) -> None:
+def test_three_interpreters_one_after_the_other(
+    gil: str, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Coverage would start itself in the new interpreters too, where its tracer cannot be loaded.
+    for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+        monkeypatch.delenv(name)
     result = run_isolated("subinterpreters.py", gil, case)
     assert (result.returncode, result.stderr) == (0, "")
     # In the end no thread is left but the main one.

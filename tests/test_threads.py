@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from conftest import MS, Gate, RunAsync, until, wait_until
+from conftest import MS, PATIENCE, Gate, RunAsync, until, wait_until
 from kernel import blocked_signals, resident_bytes, sleeps_soundly, tasks
 
 import wsoffload
@@ -50,6 +50,9 @@ def test_ps_shows_the_worker() -> None:
             capture_output=True,
             text=True,
             check=True,
+            # A sanitizer that is loaded before this Python is not wanted in ps.
+            env={name: value for name, value in os.environ.items() if name != "LD_PRELOAD"},
+            timeout=PATIENCE,
         ).stdout
     assert f"{native_id} reader_0" in [" ".join(line.split()) for line in listing.splitlines()]
 

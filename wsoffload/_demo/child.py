@@ -16,6 +16,15 @@ def follow_parent(on_signal: Callable[[], object] = bool) -> None:
     threading.Thread(target=_follow, args=(on_signal,), name="parent", daemon=True).start()
 
 
+def tell(line: str) -> None:
+    """Print a line for the parent; if that has ended, so does this process."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        # Not by an exception: what is buffered could not be written at the exit either.
+        os._exit(1)
+
+
 def _follow(on_signal: Callable[[], object]) -> None:
     # A read without Python's buffers holds no lock that the end of the interpreter would need.
     while os.read(STDIN, 1):

@@ -18,7 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State as ConnectionState
 
-from .child import follow_parent
+from .child import follow_parent, tell
 from .report import Report, State
 
 # How often the clients are looked at, in seconds.
@@ -121,7 +121,7 @@ class Crowd:
 
 
 def emit(present: Report) -> None:
-    print(json.dumps(asdict(present)), flush=True)
+    tell(json.dumps(asdict(present)))
 
 
 async def attend(options: argparse.Namespace, go: asyncio.Event) -> None:
