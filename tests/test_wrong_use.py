@@ -102,7 +102,7 @@ class Methods:
         (5, r"run\(\): the first argument must be callable, got 5"),
         (None, r"run\(\): the first argument must be callable, got None"),
         (coroutine_function, "is an async function: await it on the event loop"),
-        (async_generator, "is an async function"),
+        (async_generator, "is an async generator: use it in `async for`"),
         (Methods().method, "is an async function"),
     ],
 )
@@ -157,7 +157,7 @@ def test_without_a_running_loop(pool: wsoffload.Pool) -> None:
         (5, (), r"iterate\(\): the source must be callable or iterable, got 5"),
         ([1], (1,), "arguments were given for .*, which cannot be called"),
         (coroutine_function, (), "is an async function"),
-        (async_generator, (), "is an async function"),
+        (async_generator, (), "is an async generator: use it in `async for`"),
     ],
 )
 def test_of_iterate(pool: wsoffload.Pool, source: Any, args: Any, words: str) -> None:

@@ -13,7 +13,14 @@ bool wso_check_callable(PyObject *function, const char *caller)
     PyObject *plain = PyMethod_Check(function) ? PyMethod_GET_FUNCTION(function) : function;
     if (PyFunction_Check(plain)) {
         int flags = ((PyCodeObject *)PyFunction_GET_CODE(plain))->co_flags;
-        if (flags & (CO_COROUTINE | CO_ASYNC_GENERATOR)) {
+        if (flags & CO_ASYNC_GENERATOR) {
+            PyErr_Format(PyExc_TypeError,
+                         "%s: %R is an async generator: use it in `async for` as it is, or pass a "
+                         "plain function",
+                         caller, function);
+            return false;
+        }
+        if (flags & CO_COROUTINE) {
             PyErr_Format(PyExc_TypeError,
                          "%s: %R is an async function: await it on the event loop, or pass a "
                          "plain function",
