@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import FrameType
 
 import wsoffload
 
@@ -160,8 +161,13 @@ def interrupts_while_settling() -> None:
     class Interrupt(KeyboardInterrupt):
         pass
 
-    def interrupt(*_: object) -> None:
-        raise Interrupt
+    def interrupt(_: int, frame: FrameType | None) -> None:
+        # In a turn of the loop, and not while asyncio begins or ends a run.
+        while frame is not None and frame.f_code.co_name != "_run_once":
+            frame = frame.f_back
+        if frame is not None:
+            raise Interrupt
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
 
     async def main() -> None:
         while True:

@@ -57,6 +57,11 @@ def perform(connections: int, seconds: float) -> int:
             f"The query compares each with all that left the same airport within {minutes} minutes."
         )
         settings = stage.Settings(minutes=minutes, connections=connections)
+        print(
+            f"The clients send a Ping every {settings.ping_interval} s and give up when no Pong "
+            f"came for {settings.ping_timeout} s, so that you need not wait for the library's "
+            "defaults, 20 s each."
+        )
         try:
             with table.display() as show:
                 reports = asyncio.run(stage.play(database, settings, show))

@@ -32,7 +32,11 @@ class Report:
         return f"{self.kept} of {self.connections}"
 
     def delay_text(self) -> str:
-        return f"{self.pong_delay:.2f} s" + ("" if self.all_kept else ", none came")
+        return (
+            f"{self.pong_delay:.2f} s"
+            if self.all_kept
+            else f"no answer for {self.pong_delay:.2f} s"
+        )
 
     def query_text(self) -> str:
         if self.state == "lost":
@@ -63,7 +67,10 @@ def verdict(reports: dict[str, Report], rows: int) -> tuple[list[str], bool]:
     wrong = fault(reports["wsoffload"], rows)
     if wrong:
         return [*lines, f"wsoffload failed: {wrong}."], False
-    lines.append("wsoffload kept every connection while the query ran.")
+    lines.append(
+        f"wsoffload kept {reports['wsoffload'].kept_text()} connections while the query ran; "
+        f"the naive server kept {reports['naive'].kept_text()}."
+    )
     if reports["naive"].all_kept:
         lines.append("So did the naive server: the query was short, --seconds makes it longer.")
     return lines, True
