@@ -13,6 +13,10 @@ _SELF = Path("/proc/self")
 _ISOLATED = Path(__file__).parent / "isolated"
 
 
+# "asan", "tsan" or "": the sanitizer under which these tests run.
+SANITIZER = next((s for s in ("asan", "tsan") if f"lib{s}" in os.environ.get("LD_PRELOAD", "")), "")
+
+
 def tasks() -> dict[int, str]:
     """The kernel's name of each thread of this process, by its number."""
     names = {}

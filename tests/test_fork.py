@@ -1,7 +1,11 @@
 """Tests of forks, invariant 16: the parent goes on, the child begins anew and says so."""
 
 import pytest
-from kernel import run_isolated
+from kernel import SANITIZER, run_isolated
+
+pytestmark = pytest.mark.skipif(
+    SANITIZER == "tsan", reason="ThreadSanitizer cannot follow a fork of a process with threads"
+)
 
 
 @pytest.mark.parametrize(

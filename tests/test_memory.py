@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import os
 import sys
 import threading
 import weakref
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import MS, PATIENCE, Gate, RunAsync, until, wait_until
+from kernel import SANITIZER
 
 import wsoffload
 
@@ -310,9 +310,7 @@ def test_the_last_reference_may_go_on_a_worker(gate: Gate) -> None:
     assert gone == ["last_0"]
 
 
-@pytest.mark.skipif(
-    "libasan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer keeps what is freed"
-)
+@pytest.mark.skipif(SANITIZER == "asan", reason="AddressSanitizer keeps what is freed")
 def test_pools_that_are_gone_are_forgotten() -> None:
     def blocks() -> int:
         with open("/proc/self/statm") as file:

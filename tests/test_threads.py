@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import MS, PATIENCE, Gate, RunAsync, until, wait_until
-from kernel import blocked_signals, resident_bytes, sleeps_soundly, tasks
+from kernel import SANITIZER, blocked_signals, resident_bytes, sleeps_soundly, tasks
 
 import wsoffload
 
@@ -249,7 +249,7 @@ def test_nothing_is_left_of_a_thousand_threads() -> None:
         assert after[:3] <= before[:3]
         # Each stack that nobody gave back would be a mapping of its own.
         assert after[3] - before[3] < 50
-        assert resident_bytes() - resident < 4 * 1024 * 1024
+        assert SANITIZER == "asan" or resident_bytes() - resident < 4 * 1024 * 1024
 
 
 def _mappings() -> int:
@@ -269,7 +269,8 @@ def test_nothing_is_left_of_five_hundred_pools() -> None:
         use()
     wait_until(lambda: len(tasks()) <= before)
     assert _mappings() - mappings < 50
-    assert resident_bytes() - resident < 4 * 1024 * 1024
+    # AddressSanitizer keeps what is freed.
+    assert SANITIZER == "asan" or resident_bytes() - resident < 4 * 1024 * 1024
 
 
 def test_a_dropped_pool_ends_its_threads() -> None:
