@@ -12,7 +12,13 @@ pytestmark = pytest.mark.skipif(
     "case",
     [
         "os_fork",
-        "in_the_middle",
+        pytest.param(
+            "in_the_middle",
+            marks=pytest.mark.skipif(
+                SANITIZER == "asan",
+                reason="a thread holds AddressSanitizer's allocator locked while another forks",
+            ),
+        ),
         "in_a_job",
         "by_multiprocessing",
         "grandchild",
