@@ -2,9 +2,10 @@
 
 import asyncio
 import concurrent.futures
+import socket
 from collections.abc import Callable, Iterable
 from types import GenericAlias
-from typing import Any, Generic, ParamSpec, Self, TypeVar, final
+from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, final
 
 from typing_extensions import disjoint_base
 
@@ -91,8 +92,49 @@ class Stream(Generic[_T]):
     def _closed(self) -> asyncio.Future[None] | None: ...
     def _queued(self) -> bool: ...
 
+@final
+class ReadAhead:
+    def __new__(cls, total: int, /) -> Self: ...
+    @property
+    def lent(self) -> int: ...
+
+@disjoint_base
+class Transport(asyncio.Transport):
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        extra: dict[str, Any],
+        /,
+        *,
+        role: Literal["server", "client"],
+        at_upgrade: bool,
+        received: bytes,
+        read_ahead: ReadAhead,
+        read_ahead_each: int,
+    ) -> None: ...
+    def _start(
+        self,
+        *,
+        rsv1: bool,
+        max_message: int | None,
+        max_fragment: int | None,
+        ping_interval: float | None,
+        ping_timeout: float | None,
+        max_stall: float,
+        log: bool,
+        on_dead: Callable[[], object],
+    ) -> None: ...
+    def _set_pings(self, ping_interval: float | None, ping_timeout: float | None, /) -> None: ...
+    def _counts(self) -> dict[str, Any]: ...
+    def _take_notes(self) -> tuple[list[tuple[bool, int, bytes]], int]: ...
+
 def check_cancelled() -> None: ...
 def _check_callable(function: object, caller: str, /) -> None: ...
 def _set_submit_future(future_type: type[Link], /) -> None: ...
+def _set_rescue_report(
+    function: Callable[[list[tuple[Transport, float, int, int, int]]], object] | None, /
+) -> None: ...
 def _leave() -> None: ...
 def _after_fork() -> None: ...

@@ -19,7 +19,9 @@
       "A thread initializer failed, the thread pool is not usable anymore")                        \
     X(WSO_ECANCELLED, WSO_KIND_CANCELLED, "cancelled")                                             \
     X(WSO_ERAISED, WSO_KIND_RUNTIME, "can't start new thread: its owner failed to prepare it")     \
-    X(WSO_EINTR, WSO_KIND_NONE, "interrupted by a signal")
+    X(WSO_EINTR, WSO_KIND_NONE, "interrupted by a signal")                                         \
+    X(WSO_EBUSY, WSO_KIND_NONE, "another thread is at the wire")                                   \
+    X(WSO_EUNGUARDABLE, WSO_KIND_RUNTIME, "the connection cannot be guarded")
 
 enum wso_status {
 #define WSO_AS_CODE(code, kind, text) code,

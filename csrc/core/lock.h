@@ -68,6 +68,22 @@ static inline void wso_lock_acquire(struct wso_lock *lock)
 #endif
 }
 
+/* Take the lock if nobody has it; never waits. */
+static inline bool wso_lock_try(struct wso_lock *lock)
+{
+#ifdef WSO_DEBUG
+    assert(!wso_lock_is_mine(lock) && wso_locks_held == 0);
+#endif
+    if (pthread_mutex_trylock(&lock->mutex) != 0) {
+        return false;
+    }
+#ifdef WSO_DEBUG
+    wso_locks_held++;
+    atomic_store_explicit(&lock->owner, (uintptr_t)pthread_self(), memory_order_relaxed);
+#endif
+    return true;
+}
+
 static inline void wso_lock_release(struct wso_lock *lock)
 {
     WSO_ASSERT_HELD(lock);

@@ -1,6 +1,6 @@
-/* The end of a process's pools: at exit, and in the child of a fork; and the register of all cores, by
- * which the exit finds them. A core stays registered until its threads have ended, also when its Pool
- * is gone.
+/* The end of a process's pools and its guard: at exit, and in the child of a fork; and the register of
+ * all cores, by which the exit finds them. A core stays registered until its threads have ended, also
+ * when its Pool is gone.
  */
 #include "module.h"
 
@@ -85,6 +85,7 @@ PyObject *wso_leave(PyObject *module, PyObject *Py_UNUSED(unused))
     struct wso_runtime *runtime = state->runtime;
     runtime->leaving = true;
     wso_hubs_process_ends(state);
+    wso_guard_leave(runtime);
     /* All are told before any is waited for: a job of one may wait for a job of another. */
     struct wso_list pools;
     wso_list_init(&pools);
@@ -119,5 +120,6 @@ PyObject *wso_after_fork(PyObject *module, PyObject *Py_UNUSED(unused))
      * known by its generation. */
     atomic_fetch_add(&state->runtime->generation, 1);
     wso_list_init(&state->runtime->pools);
+    state->runtime->guard = NULL;
     Py_RETURN_NONE;
 }

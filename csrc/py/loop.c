@@ -70,6 +70,7 @@ static struct wso_hub *new_hub(struct module_state *state, PyObject *loop)
     hub->generation = atomic_load(&state->runtime->generation);
     hub->loop = Py_NewRef(loop);
     hub->mailbox = NULL;
+    hub->ward = NULL;
     hub->future_keywords = Py_BuildValue("{s:O}", "loop", loop);
     wso_list_init(&hub->taken);
     wso_list_init(&hub->listeners);

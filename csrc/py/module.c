@@ -21,6 +21,8 @@ struct module_state *wso_state_of_type(PyTypeObject *type)
     X(hub_type)                                                                                    \
     X(stream_type)                                                                                 \
     X(ready_type)                                                                                  \
+    X(transport_type)                                                                              \
+    X(read_ahead_type)                                                                             \
     X(queue_full)                                                                                  \
     X(dropped)                                                                                     \
     X(broken_pool)                                                                                 \
@@ -29,19 +31,37 @@ struct module_state *wso_state_of_type(PyTypeObject *type)
     X(get_running_loop)                                                                            \
     X(future_cancel)                                                                               \
     X(submit_future)                                                                               \
-    X(no_arguments)
+    X(no_arguments)                                                                                \
+    X(buffered_protocol)                                                                           \
+    X(transport_socket)                                                                            \
+    X(logger)                                                                                      \
+    X(rescue_report)
 
 #define STATE_STRINGS(X)                                                                           \
     X(add_reader)                                                                                  \
+    X(add_writer)                                                                                  \
+    X(buffer_updated)                                                                              \
     X(call_exception_handler)                                                                      \
     X(call_later)                                                                                  \
+    X(call_soon)                                                                                   \
     X(cancel)                                                                                      \
     X(close)                                                                                       \
+    X(connection_lost)                                                                             \
     X(create_future)                                                                               \
+    X(data_received)                                                                               \
+    X(debug)                                                                                       \
     X(done)                                                                                        \
+    X(eof_received)                                                                                \
+    X(fileno)                                                                                      \
+    X(get_buffer)                                                                                  \
+    X(get_debug)                                                                                   \
     X(get_loop)                                                                                    \
     X(is_closed)                                                                                   \
     X(new_worker)                                                                                  \
+    X(pause_writing)                                                                               \
+    X(remove_reader)                                                                               \
+    X(remove_writer)                                                                               \
+    X(resume_writing)                                                                              \
     X(set_exception)                                                                               \
     X(set_result)                                                                                  \
     X(set_running_or_notify_cancel)
@@ -77,6 +97,7 @@ static int set_up_types(PyObject *module, struct module_state *state)
         add_type(module, &state->closing_type, &wso_closing_spec, true) < 0 ||
         add_type(module, &state->link_type, &wso_link_spec, true) < 0 ||
         add_type(module, &state->stream_type, &wso_stream_spec, true) < 0 ||
+        add_type(module, &state->read_ahead_type, &wso_read_ahead_spec, true) < 0 ||
         add_type(module, &state->hub_type, &wso_hub_spec, false) < 0 ||
         add_type(module, &state->ready_type, &wso_ready_spec, false) < 0) {
         return -1;
@@ -128,6 +149,23 @@ static int set_up_imports(PyObject *module, struct module_state *state)
     return PyModule_AddType(module, state->future_type);
 }
 
+/* What the transport takes from asyncio. */
+static int set_up_transport(PyObject *module, struct module_state *state)
+{
+    state->buffered_protocol = import_attribute("asyncio", "BufferedProtocol");
+    state->transport_socket = import_attribute("asyncio.trsock", "TransportSocket");
+    state->logger = import_attribute("asyncio.log", "logger");
+    PyObject *base = import_attribute("asyncio", "Transport");
+    if (state->buffered_protocol == NULL || state->transport_socket == NULL ||
+        state->logger == NULL || base == NULL) {
+        Py_XDECREF(base);
+        return -1;
+    }
+    state->transport_type = wso_transport_type_new(module, base);
+    Py_DECREF(base);
+    return state->transport_type == NULL ? -1 : PyModule_AddType(module, state->transport_type);
+}
+
 static int set_up_exceptions(PyObject *module, struct module_state *state)
 {
     state->queue_full = PyErr_NewExceptionWithDoc(
@@ -160,7 +198,8 @@ static int module_exec(PyObject *module)
     state->runtime->is_main = state->runtime->interpreter == PyInterpreterState_Main();
     wso_list_init(&state->runtime->pools);
     if (set_up_strings(state) < 0 || set_up_types(module, state) < 0 ||
-        set_up_imports(module, state) < 0 || set_up_exceptions(module, state) < 0) {
+        set_up_imports(module, state) < 0 || set_up_transport(module, state) < 0 ||
+        set_up_exceptions(module, state) < 0) {
         return -1;
     }
     return 0;
@@ -185,6 +224,16 @@ static int module_clear(PyObject *module)
     STATE_STRINGS(CLEAR)
 #undef CLEAR
     return 0;
+}
+
+static void module_free(void *module)
+{
+    struct module_state *state = PyModule_GetState(module);
+    (void)module_clear(module);
+    PyMem_RawFree(state->scratch);
+    if (state->runtime != NULL) {
+        wso_guard_forget(state->runtime);
+    }
 }
 
 PyDoc_STRVAR(set_submit_future_doc, "_set_submit_future(future_type, /)\n--\n\n"
@@ -228,10 +277,16 @@ PyDoc_STRVAR(leave_doc, "_leave()\n--\n\n"
 PyDoc_STRVAR(after_fork_doc, "_after_fork()\n--\n\n"
                              "This is the child of a fork: nothing made so far is ours.");
 
+PyDoc_STRVAR(set_rescue_report_doc,
+             "_set_rescue_report(function, /)\n--\n\n"
+             "What is called after a stall with a list of (transport, seconds, Pings answered, Pings\n"
+             "sent, bytes read), on the loop's thread; None for nothing.");
+
 static PyMethodDef module_methods[] = {
     {"check_cancelled", wso_check_cancelled, METH_NOARGS, check_cancelled_doc},
     {"_check_callable", check_callable, METH_VARARGS, check_callable_doc},
     {"_set_submit_future", set_submit_future, METH_O, set_submit_future_doc},
+    {"_set_rescue_report", wso_set_rescue_report, METH_O, set_rescue_report_doc},
     {"_leave", wso_leave, METH_NOARGS, leave_doc},
     {"_after_fork", wso_after_fork, METH_NOARGS, after_fork_doc},
     {NULL, NULL, 0, NULL},
@@ -254,6 +309,7 @@ static struct PyModuleDef module_def = {
     .m_slots = module_slots,
     .m_traverse = module_traverse,
     .m_clear = module_clear,
+    .m_free = module_free,
 };
 
 PyMODINIT_FUNC PyInit__core(void)

@@ -18,6 +18,9 @@
 #include "mailbox.h"
 #include "pool.h"
 
+struct wso_guard;
+struct wso_pages;
+
 /* What must outlive the module, because threads inside abandoned jobs outlive it: one for each
  * interpreter, never freed. */
 struct wso_runtime {
@@ -27,6 +30,7 @@ struct wso_runtime {
     atomic_bool exited;     /* past the exit hook: a thread of ours that wants the GIL parks */
     bool leaving;           /* the exit hook has begun: no new work */
     struct wso_list pools;  /* the register of lifecycle.c */
+    struct wso_guard *guard; /* NULL until something is guarded */
 };
 
 struct module_state {
@@ -39,6 +43,8 @@ struct module_state {
     PyTypeObject *hub_type;
     PyTypeObject *stream_type;
     PyTypeObject *ready_type;
+    PyTypeObject *transport_type; /* a subclass of asyncio.Transport */
+    PyTypeObject *read_ahead_type;
     Py_ssize_t future_offset; /* where the future type keeps its call */
 
     PyObject *queue_full;
@@ -50,20 +56,40 @@ struct module_state {
     PyObject *future_cancel;    /* asyncio.Future.cancel */
     PyObject *submit_future;    /* the class of submit's futures; set from Python */
     PyObject *no_arguments;     /* () */
+    PyObject *buffered_protocol; /* asyncio.BufferedProtocol */
+    PyObject *transport_socket;  /* asyncio.trsock.TransportSocket */
+    PyObject *logger;            /* asyncio's */
+    PyObject *rescue_report;     /* called after a stall; set from Python, or NULL */
 
     PyObject *str_add_reader;
+    PyObject *str_add_writer;
+    PyObject *str_buffer_updated;
     PyObject *str_call_exception_handler;
     PyObject *str_call_later;
+    PyObject *str_call_soon;
     PyObject *str_cancel;
+    PyObject *str_connection_lost;
     PyObject *str_create_future;
+    PyObject *str_data_received;
+    PyObject *str_debug;
     PyObject *str_done;
+    PyObject *str_eof_received;
+    PyObject *str_fileno;
+    PyObject *str_get_buffer;
+    PyObject *str_get_debug;
     PyObject *str_get_loop;
     PyObject *str_is_closed;
     PyObject *str_new_worker;
+    PyObject *str_pause_writing;
+    PyObject *str_remove_reader;
+    PyObject *str_remove_writer;
+    PyObject *str_resume_writing;
     PyObject *str_set_exception;
     PyObject *str_set_result;
     PyObject *str_set_running_or_notify_cancel;
     PyObject *str_close;
+
+    uint8_t *scratch; /* WSO_SCRATCH_SIZE bytes of transport_read.c's; NULL until a transport is made */
 
     struct wso_list hubs;
     uint64_t closed_rings;    /* of loops that are gone */
@@ -143,6 +169,7 @@ struct wso_hub {
     struct wso_mailbox *mailbox;
     struct wso_list taken; /* mail beyond the bound of one pass */
     struct wso_list listeners;
+    struct wso_loop_ward *ward; /* guard.c's; NULL until something on this loop is guarded */
     unsigned generation;
 };
 /* Borrowed; raises RuntimeError where no loop runs on this thread or it cannot be woken. */
@@ -228,5 +255,21 @@ extern PyType_Spec wso_closing_spec;
 /* stream.c, ready.c */
 extern PyType_Spec wso_stream_spec;
 extern PyType_Spec wso_ready_spec;
+
+/* transport.c */
+/* asyncio.Transport with our C fields behind its own. */
+PyTypeObject *wso_transport_type_new(PyObject *module, PyObject *base);
+
+/* read_ahead.c */
+extern PyType_Spec wso_read_ahead_spec;
+/* Borrowed; NULL with an exception. In the child of a fork a new pool takes the parent's place. */
+struct wso_pages *wso_read_ahead_pages(PyObject *read_ahead);
+
+/* guard.c */
+PyObject *wso_set_rescue_report(PyObject *module, PyObject *function);
+/* The guard's thread ends; what it guarded works on. */
+void wso_guard_leave(struct wso_runtime *runtime);
+/* The module goes. */
+void wso_guard_forget(struct wso_runtime *runtime);
 
 #endif
