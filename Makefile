@@ -10,8 +10,8 @@ PYTHON_DEBUG ?= $(firstword $(foreach p,python3-dbg python3.13d python3.12d pyth
     $(shell $p -c 'import sys; sys.gettotalrefcount; print(sys.executable)' 2>/dev/null)))
 # For pytest: make test ARGS="tests/test_pool.py -k cancel".
 ARGS ?=
-# The number of jobs of `make soak`.
-T ?= 10000000
+# The number of jobs of `make soak`, or the seconds of `make fuzz`.
+T ?=
 # The Pythons of `make compat`: by default those of 3.12 to 3.15 that this machine has. `make cov`
 # runs the tests on 3.13.
 COMPAT ?= $(foreach v,3.12 3.13,$(if $(call find_python,$v),$v)) $(if $(wildcard $(NEWER)),3.14 3.15)
@@ -70,7 +70,7 @@ sanitized = rm -rf $(REPORTS)-$1 && mkdir -p $(REPORTS)-$1 && ($(call pytest,$V-
 
 .DELETE_ON_ERROR:
 .PRECIOUS: $V-%/.installed
-.PHONY: help demo test ctest asan tsan refleaks bench soak lint types cov ccov docs examples \
+.PHONY: help demo test ctest asan tsan fuzz refleaks bench soak lint types cov ccov docs examples \
     compat sdist check clean
 
 help: ## list the commands
@@ -93,6 +93,9 @@ tsan: $V-tsan/.installed ## all tests under ThreadSanitizer
 	$(MAKE) -C tests/c tsan
 	$(call sanitized,tsan)
 
+fuzz: ## libFuzzer on what reads the network, for T seconds (60); needs clang
+	$(MAKE) -C tests/c fuzz T=$(or $T,60)
+
 # uvloop's wheel was built for other Pythons: what it does to references is not counted right.
 refleaks: $V-refleaks/.installed ## each test 3 + 3 times on a debug Python, counting references
 	$V-refleaks/bin/pip uninstall -qq -y uvloop
@@ -114,7 +117,7 @@ bench: .venv/.installed .venv/.bench ## the figures, against the other ways to l
 	.venv/bin/python -m wsoffload bench
 
 soak: .venv/.installed .venv/.test ## T jobs (10 million) from many threads and loops, with cancels
-	.venv/bin/python benchmarks/soak.py $T
+	.venv/bin/python benchmarks/soak.py $(or $T,10000000)
 
 lint: .venv/.lint ## ruff; every C file with gcc and clang, warnings as errors
 	.venv/bin/ruff check .
@@ -160,7 +163,7 @@ examples: .venv/.installed .venv/.test .venv/.demo ## run the examples
 sdist: .venv/.build ## build the sdist and try it in an empty environment
 	.ci/sdist $(PYTHON)
 
-check: lint types ctest ccov test cov docs sdist asan tsan refleaks compat ## all that CI checks
+check: lint types ctest ccov fuzz test cov docs sdist asan tsan refleaks compat ## all that CI checks
 	$(MAKE) demo
 
 clean: ## remove what these commands have made

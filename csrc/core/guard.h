@@ -22,7 +22,8 @@
 #include "wire.h"
 
 #define WSO_PULSE (25 * UINT64_C(1000000)) /* ns between two rings of a loop that answers */
-#define WSO_LATE (15 * UINT64_C(1000000))  /* ns after which a ring that is not answered is late */
+#define WSO_LATE (24 * UINT64_C(1000000))  /* ns after which a ring that is not answered is late: seen
+                                            * when the next one is due, without a wake-up of its own */
 
 struct wso_guard;
 struct wso_ward;

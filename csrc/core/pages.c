@@ -23,8 +23,7 @@ _Static_assert(sizeof(struct wso_page) == WSO_PAGE_SIZE, "a page has no padding"
 
 struct wso_slab {
     struct wso_link link;  /* in `open` or `empty`; on no list if all its pages are lent */
-    struct wso_page *back; /* pages that came back */
-    size_t used;           /* pages that were ever lent; those behind them are untouched */
+    struct wso_page *back; /* pages that came back; behind all that were ever lent none is touched */
     size_t lent;
 };
 
@@ -112,7 +111,8 @@ static struct wso_page *take_locked(struct wso_pages *pages)
     if (page != NULL) {
         slab->back = page->next;
     } else {
-        page = (struct wso_page *)(void *)slab + 1 + slab->used++;
+        /* None is back, so those that were ever lent still are; the next one is fresh. */
+        page = (struct wso_page *)(void *)slab + 1 + slab->lent;
         page->slab = slab;
     }
     if (++slab->lent == SLAB_PAGES) {

@@ -229,7 +229,7 @@ static void poll_ward(struct wso_ward *ward, bool wanted)
     }
 }
 
-/* Ask whether the loop is there, when it is time; returns when to look for the answer or ask again. */
+/* Ask whether the loop is there, when it is time; returns when it is time again. */
 static uint64_t beat(struct wso_ward *ward, uint64_t now)
 {
     if (now >= ward->ask_at) {
@@ -238,10 +238,8 @@ static uint64_t beat(struct wso_ward *ward, uint64_t now)
             return WSO_NEVER;
         }
         ward->ask_at = now + WSO_PULSE;
-        return now + WSO_LATE;
     }
-    uint64_t waited = wso_pulse_waited(&ward->pulse, now);
-    return waited > 0 && waited < WSO_LATE ? now + WSO_LATE - waited : ward->ask_at;
+    return ward->ask_at;
 }
 
 uint64_t wso_ward_round(struct wso_ward *ward, uint64_t now)
