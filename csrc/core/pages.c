@@ -23,7 +23,7 @@ _Static_assert(sizeof(struct wso_page) == WSO_PAGE_SIZE, "a page has no padding"
 
 struct wso_slab {
     struct wso_link link;  /* in `open` or `empty`; on no list if all its pages are lent */
-    struct wso_page *back; /* pages that came back; behind all that were ever lent none is touched */
+    struct wso_page *back; /* pages that came back; those that were never lent are untouched */
     size_t lent;
 };
 

@@ -7,6 +7,8 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/types.h>
 
 /* For each function that may fail: its original, its stand-in, and what a failure answers. */
 #define STAND_IN(kind, type, name, parameters, arguments, failure)                                 \
@@ -22,6 +24,7 @@ static atomic_int countdown;
 static atomic_bool lasts;
 static atomic_int failed;
 static atomic_long allocated;
+static atomic_long mapped;
 
 void fault_arm(enum fault kind, int nth, bool lasting)
 {
@@ -51,25 +54,35 @@ static bool fails(enum fault kind)
     return fail;
 }
 
+/* What is counted besides. */
+void *__real_malloc(size_t size);
+void *__wrap_malloc(size_t size);
 void *__real_calloc(size_t count, size_t size);
 void *__wrap_calloc(size_t count, size_t size);
 void __real_free(void *memory);
 void __wrap_free(void *memory);
+void *__real_mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset);
+void *__wrap_mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset);
+int __real_munmap(void *memory, size_t size);
+int __wrap_munmap(void *memory, size_t size);
+
+void *__wrap_malloc(size_t size)
+{
+    void *memory = fails(FAULT_ALLOCATION) ? NULL : __real_malloc(size);
+    atomic_fetch_add(&allocated, memory != NULL);
+    return memory;
+}
 
 void *__wrap_calloc(size_t count, size_t size)
 {
     void *memory = fails(FAULT_ALLOCATION) ? NULL : __real_calloc(count, size);
-    if (memory != NULL) {
-        atomic_fetch_add(&allocated, 1);
-    }
+    atomic_fetch_add(&allocated, memory != NULL);
     return memory;
 }
 
 void __wrap_free(void *memory)
 {
-    if (memory != NULL) {
-        atomic_fetch_sub(&allocated, 1);
-    }
+    atomic_fetch_sub(&allocated, memory != NULL);
     __real_free(memory);
 }
 
@@ -78,8 +91,27 @@ long fault_allocated(void)
     return atomic_load(&allocated);
 }
 
-/* The core allocates by calloc alone; this makes the count wrong if it does otherwise. */
-STAND_IN(FAULT_ALLOCATION, void *, malloc, (size_t size), (size), NULL)
+void *__wrap_mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset)
+{
+    void *memory = fails(FAULT_MAPPING)
+                       ? MAP_FAILED
+                       : __real_mmap(address, size, protection, flags, fd, offset);
+    atomic_fetch_add(&mapped, memory != MAP_FAILED);
+    return memory;
+}
+
+int __wrap_munmap(void *memory, size_t size)
+{
+    int status = fails(FAULT_UNMAPPING) ? -1 : __real_munmap(memory, size);
+    atomic_fetch_sub(&mapped, status == 0);
+    return status;
+}
+
+long fault_mapped(void)
+{
+    return atomic_load(&mapped);
+}
+
 STAND_IN(FAULT_DESCRIPTOR, int, eventfd, (unsigned count, int flags), (count, flags), -1)
 STAND_IN(FAULT_SEMAPHORE, int, sem_init, (sem_t * semaphore, int shared, unsigned value),
          (semaphore, shared, value), -1)

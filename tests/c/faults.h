@@ -1,4 +1,5 @@
-/* Makes the nth call of one function of the system fail, and counts allocations.
+/* Makes the nth call of one function of the system fail, and counts allocations
+ * and mappings.
  *
  * The linker sends the calls of the core and of the tests through faults.c.
  */
@@ -15,6 +16,8 @@ enum fault {
     FAULT_MUTEX,
     FAULT_CONDITION,
     FAULT_ATTRIBUTES, /* of threads and conditions */
+    FAULT_MAPPING,
+    FAULT_UNMAPPING,
     FAULT_KINDS,
 };
 
@@ -26,5 +29,8 @@ int fault_disarm(void);
 
 /* Allocations that were not freed yet. */
 long fault_allocated(void);
+
+/* Mappings of the core that were not unmapped yet. */
+long fault_mapped(void);
 
 #endif

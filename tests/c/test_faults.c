@@ -9,14 +9,17 @@
 #include "check.h"
 #include "faults.h"
 #include "kit.h"
+#include "inbox.h"
 #include "mailbox.h"
+#include "outbox.h"
 #include "thread.h"
 
 static const int expected[FAULT_KINDS] = {
     [FAULT_ALLOCATION] = WSO_ENOMEM,       [FAULT_THREAD] = WSO_ETHREAD,
     [FAULT_DESCRIPTOR] = WSO_EDESCRIPTOR, [FAULT_SEMAPHORE] = WSO_ENOMEM,
     [FAULT_MUTEX] = WSO_ENOMEM,           [FAULT_CONDITION] = WSO_ENOMEM,
-    [FAULT_ATTRIBUTES] = WSO_ETHREAD,
+    [FAULT_ATTRIBUTES] = WSO_ETHREAD,      [FAULT_MAPPING] = WSO_ENOMEM,
+    [FAULT_UNMAPPING] = WSO_OK,
 };
 
 static int kinds_that_failed;
@@ -30,12 +33,15 @@ static void run_with_faults(int (*scenario)(void))
             int failures = 1;
             for (int nth = 1; failures > 0; nth++) {
                 long allocated = fault_allocated();
+                long mapped = fault_mapped();
                 unsigned descriptors = check_entries("fd");
                 fault_arm((enum fault)kind, nth, lasting == 1);
                 int status = scenario();
                 failures = fault_disarm();
                 CHECK(status == WSO_OK || (status == expected[kind] && failures > 0));
                 CHECK_EQ(fault_allocated(), allocated);
+                /* What the system refuses to unmap stays. */
+                CHECK(fault_mapped() == mapped || kind == FAULT_UNMAPPING);
                 CHECK_EQ(check_entries("fd"), descriptors);
                 kinds_that_failed |= (status != WSO_OK) << kind;
             }
@@ -82,6 +88,108 @@ TEST(a_mailbox_that_cannot_be_made_leaves_nothing)
 {
     run_with_faults(open_mailbox);
     CHECK(FAILED(FAULT_ALLOCATION) && FAILED(FAULT_MUTEX) && FAILED(FAULT_DESCRIPTOR));
+}
+
+/* Reading ahead into three slabs, as much as there is memory for. */
+static int read_ahead(void)
+{
+    enum { PAGES = 600 };
+    static const uint8_t bytes[PAGES * WSO_PAGE_BYTES];
+    struct wso_pages *pages = (void *)&pages;
+    int status = wso_pages_new(UINT64_C(4) << 20, &pages);
+    CHECK_EQ(pages == NULL, status != WSO_OK);
+    if (status != WSO_OK) {
+        return status;
+    }
+    struct wso_inbox inbox;
+    struct wso_page *empty = NULL;
+    wso_inbox_init(&inbox);
+    struct wso_page *floor = wso_pages_take_floor(pages);
+    struct wso_page *spare = wso_pages_take(pages, PAGES);
+    size_t room = wso_inbox_room(&inbox, spare);
+    status = floor != NULL && room == sizeof bytes ? WSO_OK : WSO_ENOMEM;
+    wso_inbox_put(&inbox, bytes, room, &spare);
+    CHECK(spare == NULL);
+    CHECK_EQ(wso_pages_lent(pages), (inbox.pages + (floor != NULL)) * WSO_PAGE_SIZE);
+    wso_inbox_clear(&inbox, &empty);
+    wso_pages_give(pages, empty);
+    wso_pages_give(pages, floor);
+    CHECK_EQ(wso_pages_lent(pages), 0);
+    wso_pages_release(pages);
+    return status;
+}
+
+TEST(pages_that_cannot_be_had_leave_nothing)
+{
+    run_with_faults(read_ahead);
+    CHECK(FAILED(FAULT_ALLOCATION) && FAILED(FAULT_MUTEX) && FAILED(FAULT_MAPPING));
+}
+
+TEST(pages_are_lent_again_when_the_system_has_more)
+{
+    struct wso_pages *pages;
+    CHECK_EQ(wso_pages_new(UINT64_C(4) << 20, &pages), WSO_OK);
+    fault_arm(FAULT_MAPPING, 1, true);
+    CHECK(wso_pages_take(pages, 1) == NULL);
+    CHECK(wso_pages_take_floor(pages) == NULL);
+    CHECK_EQ(wso_pages_lent(pages), 0);
+    CHECK_EQ(fault_disarm(), 2);
+    struct wso_page *page = wso_pages_take(pages, 1);
+    CHECK(page != NULL);
+    wso_pages_give(pages, page);
+    wso_pages_release(pages);
+}
+
+TEST(a_slab_that_cannot_be_unmapped_is_used_again)
+{
+    struct wso_pages *pages;
+    long mapped = fault_mapped();
+    CHECK_EQ(wso_pages_new(UINT64_C(4) << 20, &pages), WSO_OK);
+    for (int i = 0; i < 3; i++) {
+        /* The first time one slab is kept and two stay against our will; then all three serve. */
+        struct wso_page *three = wso_pages_take(pages, 600);
+        CHECK_EQ(fault_mapped(), mapped + 3);
+        fault_arm(FAULT_UNMAPPING, 1, true);
+        wso_pages_give(pages, three);
+        CHECK_EQ(fault_disarm(), 2);
+        CHECK_EQ(fault_mapped(), mapped + 3);
+    }
+    wso_pages_release(pages);
+    CHECK_EQ(fault_mapped(), mapped);
+}
+
+/* Bytes for two blocks; a write that fails has appended nothing. */
+static int keep_unsent(void)
+{
+    static const uint8_t bytes[10000];
+    struct wso_outbox outbox;
+    struct iovec pieces[3];
+    wso_outbox_init(&outbox);
+    int first = WSO_OK;
+    size_t size = 0;
+    for (int i = 0; i < 3; i++) {
+        int count = wso_outbox_peek(&outbox, pieces, 3);
+        size_t last = count == 0 ? 0 : pieces[count - 1].iov_len;
+        /* The second also fills what is left of the first one's block. */
+        size_t more = i == 0 ? 4000 : sizeof bytes;
+        int status = wso_outbox_put(&outbox, bytes, more);
+        if (status == WSO_OK) {
+            size += more;
+        } else {
+            CHECK_EQ(wso_outbox_peek(&outbox, pieces, 3), count);
+            CHECK(count == 0 || pieces[count - 1].iov_len == last);
+            first = status;
+        }
+        CHECK_EQ(outbox.size, size);
+    }
+    wso_outbox_clear(&outbox);
+    return first;
+}
+
+TEST(a_write_that_cannot_be_kept_appends_nothing)
+{
+    run_with_faults(keep_unsent);
+    CHECK(FAILED(FAULT_ALLOCATION));
 }
 
 static int init_condition(void)
