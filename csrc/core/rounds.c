@@ -49,10 +49,11 @@ static void poll_for_locked(struct wso_post *post, uint32_t events)
     }
 }
 
-/* The loop has been away too long for this wire: it is as silent as its loop (see guard.h). */
+/* The loop has been away too long for this wire: it is as silent as its loop (see guard.h), until the
+ * time of its silence is forgiven. Only this thread writes `silent`. */
 static bool lease_is_spent(struct wso_post *post, uint64_t now)
 {
-    return wso_pulse_waited(&post->ward->pulse, now) > post->max_stall;
+    return post->silent || wso_pulse_waited(&post->ward->pulse, now) > post->max_stall;
 }
 
 static void fall_silent(struct wso_post *post)
@@ -112,12 +113,12 @@ static void walk(struct wso_ward *ward, uint64_t now)
     }
 }
 
-/* Step the wires that have something to do, a batch at a time. */
-static void step_ready(struct wso_ward *ward)
+/* Step the wires that have something to do, a batch at a time, until the other wards want their turn. */
+static void step_ready(struct wso_ward *ward, uint64_t until)
 {
     struct batch batch = {.count = 0};
     bool goes_on = true;
-    while (goes_on && still_late(ward)) {
+    while (goes_on && still_late(ward) && wso_guard_now(ward->guard) < until) {
         struct epoll_event events[BATCH];
         wso_lock_acquire(&ward->lock);
         int count = epoll_wait(ward->poll_fd, events, BATCH, 0);
@@ -138,7 +139,7 @@ static void step_ready(struct wso_ward *ward)
 static void turn_wheel_locked(struct wso_ward *ward, uint64_t now, struct wso_list *due)
 {
     uint64_t tick = now / WSO_PULSE;
-    if (tick - ward->tick > WHEEL_SLOTS) {
+    if (tick > ward->tick && tick - ward->tick > WHEEL_SLOTS) {
         ward->tick = tick - WHEEL_SLOTS;
     }
     while (ward->tick < tick) {
@@ -229,17 +230,14 @@ static void poll_ward(struct wso_ward *ward, bool wanted)
     }
 }
 
-/* Ask whether the loop is there, when it is time; returns when it is time again. */
-static uint64_t beat(struct wso_ward *ward, uint64_t now)
+/* Ask whether the loop is there, when it is time. False: it is gone, and will close the ward. */
+static bool beat(struct wso_ward *ward, uint64_t now)
 {
-    if (now >= ward->ask_at) {
-        if (wso_pulse_ask(&ward->pulse, now) != WSO_OK) {
-            /* The loop is gone, and its owner will close the ward. */
-            return WSO_NEVER;
-        }
-        ward->ask_at = now + WSO_PULSE;
+    if (now < ward->ask_at) {
+        return true;
     }
-    return ward->ask_at;
+    ward->ask_at = now + WSO_PULSE;
+    return wso_pulse_ask(&ward->pulse, now) == WSO_OK;
 }
 
 uint64_t wso_ward_round(struct wso_ward *ward, uint64_t now)
@@ -248,13 +246,12 @@ uint64_t wso_ward_round(struct wso_ward *ward, uint64_t now)
     bool empty = ward->count == 0;
     bool any_silent = ward->any_silent;
     wso_lock_release(&ward->lock);
-    if (empty || atomic_load(&ward->is_closed)) {
+    if (empty || atomic_load(&ward->is_closed) || !beat(ward, now)) {
         poll_ward(ward, false);
         atomic_store(&ward->is_late, false);
         wso_pulse_forget(&ward->pulse);
         return WSO_NEVER;
     }
-    uint64_t next = beat(ward, now);
     bool late = wso_pulse_waited(&ward->pulse, now) >= WSO_LATE;
     bool begins = late && !atomic_exchange(&ward->is_late, late);
     atomic_store(&ward->is_late, late);
@@ -266,7 +263,7 @@ uint64_t wso_ward_round(struct wso_ward *ward, uint64_t now)
     if (begins) {
         walk(ward, now);
     } else if (late) {
-        step_ready(ward);
+        step_ready(ward, ward->ask_at);
     }
-    return next;
+    return ward->ask_at;
 }

@@ -71,19 +71,39 @@ static bool dead_locked(struct wso_wire *wire, uint64_t now, uint64_t *again)
     return true;
 }
 
+/* A Ping of ours is due. */
+static void ping_locked(struct wso_wire *wire, uint64_t now)
+{
+    uint32_t payload;
+    if (!wso_wire_random(&payload, sizeof payload)) {
+        return;
+    }
+    /* Pings of the user's went out before it, whatever our idea of the guard's clock was then. */
+    for (int i = 0; i < 2; i++) {
+        struct user_ping *ping = &wire->user_pings[i];
+        ping->at = ping->at > now ? now : ping->at;
+    }
+    wso_keepalive_pinged(&wire->keepalive, payload, now);
+    wso_wire_owe_ping_locked(wire, payload);
+    wso_wire_advance_locked(wire);
+}
+
+/* After our own Close, or once writing has failed, the library's timeouts rule. */
+static bool may_ping_locked(const struct wso_wire *wire)
+{
+    return wire->fd >= 0 && wire->state == WSO_WIRE_GUARDED && wire->write_error == 0 &&
+           !wire->ends_output && wire->out.phase != WSO_PHASE_CLOSED;
+}
+
 void wso_wire_tick(struct wso_wire *wire, uint64_t now, struct wso_wire_step *step)
 {
     *step = (struct wso_wire_step){.next = WSO_NEVER};
     wso_lock_acquire(&wire->lock);
-    if (wire->fd >= 0 && wire->state == WSO_WIRE_GUARDED) {
+    if (may_ping_locked(wire)) {
         wire->clock_offset = wso_now() - now;
         uint64_t pinged = wire->pinged;
-        uint32_t payload;
-        if (wso_keepalive_ping_due(&wire->keepalive, now) &&
-            wso_wire_random(&payload, sizeof payload)) {
-            wso_keepalive_pinged(&wire->keepalive, payload, now);
-            wso_wire_owe_ping_locked(wire, payload);
-            wso_wire_advance_locked(wire);
+        if (wso_keepalive_ping_due(&wire->keepalive, now)) {
+            ping_locked(wire, now);
         }
         step->pinged = wire->pinged - pinged;
         step->did = step->pinged > 0 ? WSO_DID_ANSWER : 0;
@@ -122,7 +142,7 @@ int wso_wire_confirm_dead(struct wso_wire *wire, uint64_t now, bool *dead)
         return WSO_EBUSY;
     }
     uint64_t again;
-    *dead = wire->fd >= 0 && wire->state == WSO_WIRE_GUARDED && dead_locked(wire, now, &again);
+    *dead = may_ping_locked(wire) && dead_locked(wire, now, &again);
     wso_lock_release(&wire->lock);
     return WSO_OK;
 }

@@ -10,9 +10,6 @@
 #include <string.h>
 #include <sys/socket.h>
 
-/* One read(2) of the inbox's filler, on its stack. */
-#define FILL_SIZE 16384
-
 /* Where passed bytes go: to the front of a buffer, or into the inbox. */
 struct sink {
     uint8_t *buffer;
@@ -96,9 +93,6 @@ static bool take_control_locked(struct wso_wire *wire, struct sink *sink,
     case WSO_SEEN_PONG:
         return take_pong_locked(wire, sink, sight);
     default:
-        /* Close: the Pings before it are answered now or never. */
-        wso_wire_advance_locked(wire);
-        wso_wire_drop_owed_locked(wire);
         return false;
     }
 }
@@ -115,7 +109,9 @@ static void absorb_locked(struct wso_wire *wire, struct sink *sink, const uint8_
         if (!guarded || sight.seen == WSO_SEEN_BYTES || !take_control_locked(wire, sink, &sight)) {
             pass_locked(wire, sink, sight.bytes, sight.size);
         }
-        if (wire->in.phase == WSO_PHASE_BROKEN || wire->in.phase == WSO_PHASE_CLOSED) {
+        if (guarded && wire->in.phase != WSO_PHASE_FRAMES) {
+            /* Close, or something wrong: the Pings before it are answered now or never. */
+            wso_wire_advance_locked(wire);
             wso_wire_end_guarding_locked(wire);
         }
         bytes += taken;

@@ -18,12 +18,14 @@
 #define OURS_SIZE 512
 
 /* What passing a read's bytes on can add to them: a control frame that was held back from an earlier
- * read, and a Pong made for the user's own Ping. */
-#define PASS_EXTRA (2 * WSO_CONTROL_FRAME)
+ * read, and a Pong made for each of the user's own Pings. */
+#define PASS_EXTRA (3 * WSO_CONTROL_FRAME)
 
-/* The most that is read ahead from one wire before it is another one's turn. */
-#define STEP_PAGES 16
-#define STEP_SIZE (STEP_PAGES * WSO_PAGE_SIZE)
+/* The most that one read(2) of the guard's thread takes, and what one wire is read ahead before it is
+ * another one's turn: less than its pages hold, so that only a pool at its bound can fill a wire. */
+#define FILL_SIZE 16384
+#define STEP_PAGES 20
+#define STEP_SIZE (STEP_PAGES * WSO_PAGE_BYTES - FILL_SIZE - 2 * PASS_EXTRA)
 
 /* A Ping of the user's that has no Pong yet. */
 struct user_ping {
