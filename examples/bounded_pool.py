@@ -6,6 +6,7 @@ Each message is a number of seconds of work. Two calls run, four are queued; the
 """
 
 import asyncio
+import contextlib
 import signal
 import sys
 import time
@@ -41,4 +42,5 @@ async def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 8765))
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 8765))

@@ -6,6 +6,7 @@ Each message is a password; the answer is its digest.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import signal
 import sys
@@ -32,4 +33,5 @@ async def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 8765))
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 8765))

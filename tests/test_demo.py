@@ -25,7 +25,8 @@ for package in ("pandas", "rich", "websockets"):
 from rich.console import Console
 from websockets.asyncio.client import connect
 
-from wsoffload._demo import cli, data, main, stage, stream_query, table
+from wsoffload._demo import cli, data, hold, main, stage, stream_query, table
+from wsoffload._demo.hold_report import COLUMNS, Pings
 from wsoffload._demo.report import Report, fault, verdict
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "stream_query.py"
@@ -186,6 +187,12 @@ def test_a_terminal_gets_a_live_table(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    with table.display():
+        # Before anything is known, it has the columns of both.
+        pass
+    shown = capsys.readouterr().out
+    assert "naive" in shown
+    assert "wsoffload" in shown
     with table.display() as show:
         show({"naive": LOST, "wsoffload": GOOD})
     assert table.TITLE in capsys.readouterr().out
@@ -223,27 +230,38 @@ def small(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the command find the small file, and its clients be patient."""
     monkeypatch.setattr(cli, "EXTRA", ("pandas",))
     monkeypatch.setattr(data, "find", lambda: source)
-    settings = stage.Settings
+    settings, held = stage.Settings, hold.Settings
     monkeypatch.setattr(stage, "Settings", lambda **given: settings(ping_timeout=MINUTE, **given))
+    patient = {"ping_timeout": MINUTE, "margin": 0.05}
+    monkeypatch.setattr(hold, "Settings", lambda **given: held(**patient, **given))
 
 
 @pytest.mark.usefixtures("small", "no_child_left")
 def test_the_command_tells_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--connections", "3", "--seconds", "0.01"]) == 0
+    assert main(["--connections", "3", "--seconds", "0.01", "--hold", "0.05"]) == 0
     out = capsys.readouterr().out
     assert f"{FLIGHTS} flights are in SQLite" in out
     assert "connections kept: 4 of 4" in out
-    assert "wsoffload kept 4 of 4 connections" in out
+    assert "wsoffload kept 4 of 4 connections while the query ran" in out
+    assert "wsoffload kept 4 of 4 connections while the GIL was held" in out
 
 
 @pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(("asked", "held"), [(0, 51), (51, 0)])
 def test_a_lost_connection_is_a_failure(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    asked: int, held: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def play(*arguments: object) -> dict[str, Report]:
-        return {"naive": LOST, "wsoffload": LOST}
+    async def query(*arguments: object) -> dict[str, Report]:
+        return {
+            "naive": LOST,
+            "wsoffload": Report("complete", 51, asked, rows=FLIGHTS, final=True),
+        }
 
-    monkeypatch.setattr(stage, "play", play)
+    async def hold_gil(*arguments: object) -> dict[str, Pings]:
+        return {name: Pings(51, held, [None] * COLUMNS) for name in ("plain", "guarded")}
+
+    monkeypatch.setattr(stage, "play", query)
+    monkeypatch.setattr(hold, "play", hold_gil)
     assert main([]) == 1
     assert "wsoffload failed: only 0 of 51" in capsys.readouterr().out
 

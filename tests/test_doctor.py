@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import re
 import resource
+import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +14,13 @@ from pathlib import Path
 import pytest
 
 from wsoffload import _doctor
+
+
+@pytest.fixture(scope="module", autouse=True)
+def first_guard() -> None:
+    """The first guarded connection makes what the process keeps: a thread and its descriptors."""
+    passed, says = _doctor.self_test(asyncio.SelectorEventLoop)
+    assert passed, says
 
 
 def control_groups(root: Path, group: str, files: dict[str, str]) -> Path:
@@ -37,7 +46,12 @@ def test_command_prints_each_fact_and_passes() -> None:
     lines = dict(line.split(": ", 1) for line in result.stdout.splitlines())
     assert list(lines)[: len(_doctor.facts())] == list(_doctor.facts())
     assert lines["wsoffload"] == version("wsoffload")
-    assert lines["self-test on asyncio"].startswith("ok, ")
+    says = lines["self-test on asyncio"]
+    assert re.fullmatch(
+        r"ok, a call and its answer took \d+ us; "
+        r"a Ping was answered \d+ ms after the loop had stalled",
+        says,
+    )
 
 
 def test_facts_are_those_of_this_process() -> None:
@@ -166,6 +180,25 @@ def test_self_test_knows_a_call_that_never_left_its_thread(
     passed, says = _doctor.self_test(asyncio.new_event_loop)
     assert not passed
     assert says.startswith("failed, RuntimeError: the calls ran on the threads ")
+
+
+def test_self_test_knows_a_connection_that_ends_without_a_pong() -> None:
+    peer, other = socket.socketpair()
+    with peer:
+        with other:
+            other.sendall(_doctor.HEAD)
+            other.shutdown(socket.SHUT_WR)
+            with pytest.raises(RuntimeError, match=r"Switching Protocols.* came instead of"):
+                _doctor._await_pong(peer)
+
+
+def test_self_test_fails_without_a_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_doctor, "PATIENCE", 0.05)
+    # A frame that is no Ping is not answered.
+    monkeypatch.setattr(_doctor, "PING", b"\x81\x80\0\0\0\0")
+    passed, says = _doctor.self_test(asyncio.new_event_loop)
+    assert not passed
+    assert says == "failed, TimeoutError: timed out"
 
 
 def test_uvloop_is_tested_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,21 +18,26 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 websockets = pytest.importorskip("websockets.asyncio.client", reason="the client of the servers")
 
 
-def run(name: str) -> list[str]:
+def complaints(stderr: str) -> str:
+    """What a program has to complain of; that the guard was at work is no complaint."""
+    return re.sub(r"^an event loop stood still for .*; the guard kept .*\n", "", stderr, flags=re.M)
+
+
+def run(name: str, *args: str) -> list[str]:
     result = subprocess.run(
-        [sys.executable, "-W", "error", str(EXAMPLES / name)],
+        [sys.executable, "-W", "error", str(EXAMPLES / name), *args],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert result.stderr == ""
+    assert complaints(result.stderr) == ""
     assert result.returncode == 0
     return result.stdout.splitlines()
 
 
 @contextlib.contextmanager
-def served(name: str, *args: str) -> Iterator[str]:
-    """Run a server on a port that the kernel chooses; it must end with SIGTERM, in silence."""
+def served(name: str, *args: str, end: signal.Signals = signal.SIGTERM) -> Iterator[str]:
+    """Run a server on a port that the kernel chooses; it must end with this signal, in silence."""
     command = [sys.executable, "-W", "error", str(EXAMPLES / name), *args, "0"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -40,9 +45,9 @@ def served(name: str, *args: str) -> Iterator[str]:
         try:
             assert server.stdout is not None
             yield server.stdout.readline().strip()
-            server.send_signal(signal.SIGTERM)
-            _, complaints = server.communicate()
-            assert complaints == ""
+            server.send_signal(end)
+            _, stderr = server.communicate()
+            assert complaints(stderr) == ""
             assert server.returncode == 0
         finally:
             server.kill()
@@ -149,6 +154,34 @@ def test_executor_map() -> None:
         for number in range(1, 6)
     )
     assert run("executor_map.py") == [f"{i} {key}" for i, key in enumerate(keys, 1)]
+
+
+def test_guarded_server_and_client() -> None:
+    with served("guarded_server.py") as url:
+        lines = run("guarded_client.py", url)
+    # The guard has its time while the other side blocks, and how many Pings that is, no test asks.
+    answered = r"guarded, \d+ Pings answered so far"
+    assert re.fullmatch(rf"the server: {answered}\nthe client: {answered}", "\n".join(lines))
+
+
+def test_guarded_server_tells_what_was_answered() -> None:
+    async def ask(url: str) -> str:
+        async with websockets.connect(url, ping_interval=None) as client:
+            await (await client.ping())
+            await client.send("0.01")
+            return str(await client.recv())
+
+    with served("guarded_server.py") as url:
+        assert asyncio.run(ask(url)) == "guarded, 1 Pings answered so far"
+
+
+@pytest.mark.parametrize(
+    "name", ["websocket_server.py", "bounded_pool.py", "sqlite_stream.py", "guarded_server.py"]
+)
+def test_servers_end_with_ctrl_c(name: str, tmp_path: Path) -> None:
+    arguments = [str(tmp_path / "measured.db")] if name == "sqlite_stream.py" else []
+    with served(name, *arguments, end=signal.SIGINT) as url:
+        assert url.startswith("ws://127.0.0.1:")
 
 
 def test_each_example_has_a_test() -> None:

@@ -2,9 +2,12 @@
 
 import argparse
 import asyncio
+import contextlib
+import logging
 import os
 import platform
 import resource
+import socket
 import sys
 import sysconfig
 import threading
@@ -13,7 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import cast
 
+from wsoffload._guard import adopt
+from wsoffload._guard_report import logger
 from wsoffload._pool import Pool
 
 #: The libraries that are used together with wsoffload, or that it takes notice of.
@@ -24,6 +30,13 @@ LIMITS = {
     "RLIMIT_NPROC": "processes and threads of this user",
     "RLIMIT_STACK": "stack, bytes; the size of new threads where none is set",
 }
+
+#: The head of the answer to a WebSocket handshake; a client's Ping without payload; its Pong.
+HEAD = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
+PING = b"\x89\x80\0\0\0\0"
+PONG = b"\x8a\x00"
+#: How long the Pong may take, in seconds.
+PATIENCE = 10.0
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -128,7 +141,72 @@ async def _round_trip() -> str:
         took = time.perf_counter() - begin
     if not thread == again != threading.get_native_id():
         raise RuntimeError(f"the calls ran on the threads {thread} and {again}")
-    return f"ok, a call and its answer took {took * 1e6:.0f} us"
+    return f"a call and its answer took {took * 1e6:.0f} us"
+
+
+class _Guarded(asyncio.Protocol):
+    """A connection that is guarded as soon as it is made."""
+
+    def __init__(self) -> None:
+        self.made = asyncio.Event()
+        self.lost = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are none by their class.
+        given = cast(asyncio.Transport, transport)
+        self.transport = adopt(given, self, role="server", at="upgrade", on_dead=bool)
+        self.transport.write(HEAD)
+        self.made.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set()
+
+
+def _await_pong(peer: socket.socket) -> None:
+    """Send a Ping, and block this thread until its Pong has come."""
+    peer.settimeout(PATIENCE)
+    peer.sendall(PING)
+    expected = HEAD + PONG
+    received = b""
+    while len(received) < len(expected) and (more := peer.recv(len(expected))):
+        received += more
+    if received != expected:
+        raise RuntimeError(f"{received!r} came instead of {expected!r}")
+
+
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep the guard from telling of a stall that was meant."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+async def _stall() -> str:
+    protocol = _Guarded()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: protocol, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    with contextlib.closing(server), socket.create_connection(address) as peer, _unlogged():
+        await protocol.made.wait()
+        protocol.transport.start(
+            rsv=False, max_message=None, max_fragment=None, ping_interval=None, ping_timeout=None
+        )
+        begin = time.perf_counter()
+        try:
+            _await_pong(peer)
+            took = time.perf_counter() - begin
+        finally:
+            protocol.transport.abort()
+            await protocol.lost.wait()
+    return f"a Ping was answered {took * 1e3:.0f} ms after the loop had stalled"
+
+
+async def _test() -> str:
+    return f"ok, {await _round_trip()}; {await _stall()}"
 
 
 def _loops() -> dict[str, LoopFactory]:
@@ -142,10 +220,10 @@ def _loops() -> dict[str, LoopFactory]:
 
 
 def self_test(loop_factory: LoopFactory) -> tuple[bool, str]:
-    """Whether a call runs and comes back on such a loop, and what to say about it."""
+    """Whether calls and guard work on such a loop, and what to say about it."""
     try:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
-            return True, runner.run(_round_trip())
+            return True, runner.run(_test())
     except Exception as error:
         return False, f"failed, {type(error).__name__}: {error}"
 
@@ -154,7 +232,7 @@ def main(argv: Sequence[str]) -> int:
     """Print the facts and the self-tests. Return 0 if all self-tests passed, else 1."""
     argparse.ArgumentParser(
         prog="python -m wsoffload doctor",
-        description="Print what a bug report needs, and test one call on each event loop.",
+        description="Print what a bug report needs, and test wsoffload on each event loop.",
     ).parse_args(argv)
     for name, fact in facts().items():
         print(f"{name}: {fact}")

@@ -22,7 +22,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m wsoffload demo",
         description="Run a WebSocket server with wsoffload and one without, side by side. "
         "Each streams a slow query to one client while many others only keep alive. "
-        "The exit status is 0 if every connection to the server with wsoffload was kept.",
+        "Then another two, in each of which a handler holds the GIL. "
+        "The exit status is 0 if every connection to the servers with wsoffload was kept.",
     )
     parser.add_argument(
         "--connections",
@@ -38,11 +39,18 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="about how long the query may work until its first row (default: %(default)s)",
     )
+    parser.add_argument(
+        "--hold",
+        type=float,
+        default=5.0,
+        metavar="S",
+        help="how long a handler then holds the GIL (default: %(default)s)",
+    )
     return parser
 
 
-def perform(connections: int, seconds: float) -> int:
-    """Load the flights into a new database, run the demo on it, print the verdict."""
+def query(connections: int, seconds: float) -> bool:
+    """Load the flights into a new database, have them queried, print the verdict and return it."""
     # Only now is it known that what these modules need is installed.
     from . import data, stage, table
     from .report import verdict
@@ -62,15 +70,40 @@ def perform(connections: int, seconds: float) -> int:
             f"came for {settings.ping_timeout} s, so that you need not wait for the library's "
             "defaults, 20 s each."
         )
-        try:
-            with table.display() as show:
-                reports = asyncio.run(stage.play(database, settings, show))
-        except stage.StageError as error:
-            print(f"wsoffload failed: {error}.", file=sys.stderr)
-            return 1
+        with table.display() as show:
+            reports = asyncio.run(stage.play(database, settings, show))
     lines, kept = verdict(reports, rows)
     print(*lines, sep="\n")
-    return 0 if kept else 1
+    return kept
+
+
+def hold(connections: int, seconds: float) -> bool:
+    """Have the GIL held, print what became of the Pings, and return the verdict."""
+    from . import hold as act
+    from .hold_report import plot, verdict
+
+    settings = act.Settings(hold=seconds, connections=connections)
+    print(
+        f"\nNow one handler of each server holds the GIL for {seconds:g} s in one call into C: "
+        "no thread of Python can run. The clients send a Ping every "
+        f"{settings.ping_interval} s and give up after {settings.ping_timeout} s."
+    )
+    pings = asyncio.run(act.play(settings))
+    lines, kept = verdict(pings)
+    print(*plot(pings), *lines, sep="\n")
+    return kept
+
+
+def perform(connections: int, seconds: float, held: float) -> int:
+    """Run both parts of the demo; return the status."""
+    from .stage import StageError
+
+    try:
+        kept = [query(connections, seconds), hold(connections, held)]
+    except StageError as error:
+        print(f"wsoffload failed: {error}.", file=sys.stderr)
+        return 1
+    return 0 if all(kept) else 1
 
 
 def main(argv: Sequence[str]) -> int:
@@ -83,7 +116,7 @@ def main(argv: Sequence[str]) -> int:
         )
         return 2
     try:
-        return perform(options.connections, options.seconds)
+        return perform(options.connections, options.seconds, options.hold)
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("interrupted", file=sys.stderr)
         return 130

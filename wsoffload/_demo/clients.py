@@ -35,6 +35,16 @@ class Watched(ClientConnection):
     _longest = 0.0
     _latency = 0.0
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        #: When each Ping was sent that was answered, and how long its Pong took, in seconds.
+        self.pongs: list[tuple[float, float]] = []
+        super().__init__(*args, **kwargs)
+
+    @property
+    def asked(self) -> float | None:
+        """When the Ping was sent that is not answered yet; None if there is none."""
+        return self._asked
+
     async def ping(self, data: Any = None) -> Awaitable[float]:
         """Send a Ping, as the keepalive of the library does, and note when."""
         self._asked = time.monotonic()
@@ -49,6 +59,9 @@ class Watched(ClientConnection):
     def latency(self, value: float) -> None:
         self._latency = value
         self._longest = max(self._longest, value)
+        # The library sets a first latency before it sends anything.
+        if self._asked is not None:
+            self.pongs.append((self._asked, value))
         self._asked = None
         self.heard = time.monotonic()
 

@@ -97,6 +97,28 @@ async def start(
     return clients
 
 
+@contextlib.asynccontextmanager
+async def production(time_limit: float) -> AsyncIterator[contextlib.AsyncExitStack]:
+    """Give a stack for the processes of a part of the demo, which all end with the block.
+
+    SIGTERM cancels the task, as Ctrl-C does. StageError after `time_limit` seconds.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        async with asyncio.timeout(time_limit), contextlib.AsyncExitStack() as stack:
+            yield stack
+    except TimeoutError as error:
+        raise StageError(f"the demo was not over after {time_limit:g} s") from error
+
+
+def go(process: Process) -> None:
+    """Let the clients of a server begin with what they wait to do."""
+    assert process.stdin is not None
+    process.stdin.write(b"!")
+
+
 async def report_of(process: Process, name: str) -> Report:
     """Return the next report of the clients of a server."""
     return Report(**json.loads(await line_of(process, f"{name} clients")))
@@ -113,25 +135,18 @@ async def follow(process: Process, name: str, reports: dict[str, Report], show: 
 async def play(database: Path, settings: Settings, show: Show) -> dict[str, Report]:
     """Run both servers with their clients, ask both at once, and return the last reports.
 
-    `show` is called with the reports of both whenever one is new. SIGTERM cancels this, as Ctrl-C
-    does. Raise StageError if a process ends early or `time_limit` passes.
+    `show` is called with the reports of both whenever one is new. Raise StageError if a process
+    ends early or `time_limit` passes.
     """
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     reports = {name: Report() for name in SERVERS}
-    try:
-        async with asyncio.timeout(settings.time_limit), contextlib.AsyncExitStack() as stack:
-            clients = await start(stack, database, settings)
-            for name, process in clients.items():
-                reports[name] = await report_of(process, name)
-                show(reports)
-            for process in clients.values():
-                assert process.stdin is not None
-                process.stdin.write(b"!")
-            await asyncio.gather(
-                *(follow(process, name, reports, show) for name, process in clients.items())
-            )
-    except TimeoutError as error:
-        raise StageError(f"the demo was not over after {settings.time_limit:g} s") from error
+    async with production(settings.time_limit) as stack:
+        clients = await start(stack, database, settings)
+        for name, process in clients.items():
+            reports[name] = await report_of(process, name)
+            show(reports)
+        for process in clients.values():
+            go(process)
+        await asyncio.gather(
+            *(follow(process, name, reports, show) for name, process in clients.items())
+        )
     return reports

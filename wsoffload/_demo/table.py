@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.table import Table
 
 from .report import ENDS, Report
+from .server import SERVERS
 from .stage import Show
 
 TITLE = "Two websockets servers answer the same query"
@@ -68,5 +69,6 @@ def display() -> Iterator[Show]:
     if not sys.stdout.isatty():
         yield Lines().show
         return
-    with Live(draw({}), refresh_per_second=10) as live:
+    first = draw({name: Report() for name in SERVERS})
+    with Live(first, refresh_per_second=10) as live:
         yield lambda reports: live.update(draw(reports))
