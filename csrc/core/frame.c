@@ -307,12 +307,13 @@ bool wso_tracker_between_frames(const struct wso_tracker *tracker)
 
 size_t wso_tracker_to_boundary(const struct wso_tracker *tracker, const uint8_t *bytes, size_t size)
 {
-    if (size == 0 || wso_tracker_between_frames(tracker)) {
-        return 0;
-    }
     struct wso_tracker copy = *tracker;
     struct wso_sight sight;
-    return feed_one(&copy, bytes, size, &sight);
+    size_t taken = 0;
+    while (taken < size && !wso_tracker_between_frames(&copy)) {
+        taken += feed_one(&copy, bytes + taken, size - taken, &sight);
+    }
+    return taken;
 }
 
 size_t wso_control_encode(uint8_t frame[WSO_CONTROL_FRAME], enum wso_opcode opcode,

@@ -6,6 +6,7 @@
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -116,17 +117,24 @@ void link_start(struct link *link)
     link_start_with(link, &link_settings);
 }
 
+static bool link_unread(struct link *link)
+{
+    int unread = 0;
+    return !link->news.stopped && ioctl(link->fd, FIONREAD, &unread) == 0 && unread > 0;
+}
+
 size_t link_receive(struct link *link)
 {
     uint8_t buffer[WSO_RECEIVE_MIN];
     size_t came = 0;
+    /* At least once, so that an end that came meanwhile is found. */
     do {
         CHECK_EQ(wso_wire_receive(link->wire, buffer, sizeof buffer, &link->news), WSO_OK);
         CHECK(link->received_size + link->news.received <= LINK_BYTES);
         memcpy(link->received + link->received_size, buffer, link->news.received);
         link->received_size += link->news.received;
         came += link->news.received;
-    } while (link->news.received > 0 || link->news.more);
+    } while (link->news.more || link_unread(link));
     return came;
 }
 

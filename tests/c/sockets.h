@@ -1,8 +1,8 @@
 /* What the tests of wires share: a wire at one end of a connection, and a strict peer at the other.
  *
  * The peer parses every byte that it gets and fails the test on the first thing that an endpoint may
- * not send (RFC 6455, section 5). All sockets are non-blocking, and what one end of a pair has written
- * the other can read at once, so that nothing needs to wait.
+ * not send (RFC 6455, section 5). All sockets are non-blocking; what one end of a Unix pair has written
+ * the other can read at once, so that nothing needs to wait there.
  */
 #ifndef SOCKETS_H
 #define SOCKETS_H

@@ -283,6 +283,9 @@ TEST(a_stream_that_does_not_end_in_its_frame_has_no_boundary)
     CHECK_EQ(wso_tracker_to_boundary(&tracker, BYTES("\x05" "abcdef")), 6);
     CHECK_EQ(wso_tracker_to_boundary(&tracker, BYTES("\xff\x89\x00")), 3); /* broken */
     CHECK_EQ(wso_tracker_to_boundary(&tracker, NULL, 0), 0);
+    tracker = tracker_of(FROM_SERVER, true);
+    sights_feed(&sights, &tracker, BYTES("\x89"));
+    CHECK_EQ(wso_tracker_to_boundary(&tracker, BYTES("\xff\x89\x00")), 3);
 }
 
 TEST(a_control_frame_is_encoded_as_in_the_rfc)
