@@ -4,12 +4,13 @@ import os
 import sys
 import threading
 
-from wsoffload import _core, _process
+from wsoffload import _core, _guard_report, _process
 
 
 def _after_fork_in_child() -> None:
     _core._after_fork()
     _process.forget()
+    _guard_report.sums.forget()
 
 
 def _require_gil() -> None:

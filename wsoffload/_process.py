@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar, overload
 
 from wsoffload._core import Future
+from wsoffload._guard_report import sums
 from wsoffload._iterate import Stream
 from wsoffload._pool import Pool
-from wsoffload._stats import PoolStats
+from wsoffload._stats import ProcessStats
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -53,6 +54,6 @@ def iterate(source: Any, /, *args: Any, **kwargs: Any) -> Stream[Any]:
     return stream
 
 
-def stats() -> PoolStats:
-    """The counts of the process's pool. As `Pool.stats`."""
-    return _process_pool().stats()
+def stats() -> ProcessStats:
+    """The counts of the process's pool, as `Pool.stats`, and as ``.guard`` those of the guard."""
+    return ProcessStats._of(*_process_pool()._counts(), guard=sums.stats())

@@ -1,8 +1,8 @@
-"""What a pool counts, as plain data."""
+"""What pools and the guard count, as plain data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,13 @@ class PoolStats:
 
     @classmethod
     def _of(
-        cls, calls: Mapping[str, Any], streams: Mapping[str, Any], wakeups: int, dropped: int
-    ) -> "PoolStats":
+        cls,
+        calls: Mapping[str, Any],
+        streams: Mapping[str, Any],
+        wakeups: int,
+        dropped: int,
+        **more: Any,
+    ) -> Self:
         counts = dict(calls)
         waited, ran = Durations(*counts.pop("waited")), Durations(*counts.pop("ran"))
         return cls(
@@ -69,4 +74,34 @@ class PoolStats:
             wakeups=wakeups,
             dropped_results=dropped,
             **counts,
+            **more,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class GuardStats:
+    """What the guard did for all connections of this process."""
+
+    #: Connections that are guarded now.
+    guarded: int
+    #: Connections that were taken over so far.
+    adopted: int
+    #: Connections that were served unguarded, by reason.
+    unguarded: Mapping[str, int]
+    #: Stalls of an event loop in which the guard did something.
+    rescues: int
+    #: Pings of peers that were answered, with and without a stall.
+    pings_answered: int
+    #: Pings that the guard sent, likewise.
+    pings_sent: int
+    #: Bytes read in stalls and kept for the loop.
+    bytes_read_ahead: int
+    #: Seconds.
+    longest_rescue: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessStats(PoolStats):
+    """The counts of the process's pool, and those of the guard."""
+
+    guard: GuardStats

@@ -59,6 +59,7 @@ struct wso_ward {
 
     /* The guard's thread only. */
     uint64_t ask_at; /* when the next pulse is due */
+    bool gone;       /* the mailbox is closed */
     uint64_t walk;   /* counts the walks */
     bool polled;     /* its poll set is in the guard's */
 

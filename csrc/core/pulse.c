@@ -16,6 +16,8 @@ static void deliver(struct wso_mail *mail)
 static void drop(struct wso_mail *mail)
 {
     struct wso_pulse *pulse = WSO_ITEM(mail, struct wso_pulse, mail);
+    /* So that who tells next learns that the loop is gone. */
+    atomic_store(&pulse->posted, false);
     pulse->release(pulse);
 }
 
@@ -43,7 +45,7 @@ int wso_pulse_tell(struct wso_pulse *pulse)
     if (status == WSO_OK) {
         wso_mailbox_ring(pulse->mailbox);
     } else {
-        /* `posted` stays: no further mail could be delivered either. */
+        atomic_store(&pulse->posted, false);
         pulse->release(pulse);
     }
     return status;

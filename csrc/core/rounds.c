@@ -118,7 +118,7 @@ static void step_ready(struct wso_ward *ward, uint64_t until)
 {
     struct batch batch = {.count = 0};
     bool goes_on = true;
-    while (goes_on && still_late(ward) && wso_guard_now(ward->guard) < until) {
+    while (goes_on && still_late(ward)) {
         struct epoll_event events[BATCH];
         wso_lock_acquire(&ward->lock);
         int count = epoll_wait(ward->poll_fd, events, BATCH, 0);
@@ -126,8 +126,8 @@ static void step_ready(struct wso_ward *ward, uint64_t until)
             pick_locked(&batch, events[i].data.ptr);
         }
         wso_lock_release(&ward->lock);
-        goes_on = batch.count == BATCH;
         uint64_t now = wso_guard_now(ward->guard);
+        goes_on = batch.count == BATCH && now < until;
         for (int i = 0; i < batch.count; i++) {
             step(batch.posts[i], now);
         }
@@ -233,11 +233,11 @@ static void poll_ward(struct wso_ward *ward, bool wanted)
 /* Ask whether the loop is there, when it is time. False: it is gone, and will close the ward. */
 static bool beat(struct wso_ward *ward, uint64_t now)
 {
-    if (now < ward->ask_at) {
-        return true;
+    if (now >= ward->ask_at && !ward->gone) {
+        ward->ask_at = now + WSO_PULSE;
+        ward->gone = wso_pulse_ask(&ward->pulse, now) != WSO_OK;
     }
-    ward->ask_at = now + WSO_PULSE;
-    return wso_pulse_ask(&ward->pulse, now) == WSO_OK;
+    return !ward->gone;
 }
 
 uint64_t wso_ward_round(struct wso_ward *ward, uint64_t now)
@@ -259,6 +259,10 @@ uint64_t wso_ward_round(struct wso_ward *ward, uint64_t now)
         break_silence(ward, now);
     }
     poll_ward(ward, late);
+    if (atomic_load(&ward->is_closed)) {
+        /* Just now: see wso_ward_close. */
+        poll_ward(ward, false);
+    }
     tick_due(ward, now);
     if (begins) {
         walk(ward, now);

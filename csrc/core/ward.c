@@ -121,6 +121,9 @@ void wso_ward_close(struct wso_ward *ward)
     wso_lock_acquire(&ward->guard->lock);
     wso_link_unlink(&ward->link);
     wso_lock_release(&ward->guard->lock);
+    /* Wires that are still there would wake the thread for ever. It fails if the poll set is not in the
+     * guard's; a round that puts it there just now takes it out itself. */
+    (void)epoll_ctl(ward->guard->poll_fd, EPOLL_CTL_DEL, ward->poll_fd, NULL);
     wso_ward_release(ward);
 }
 
@@ -290,5 +293,5 @@ void *wso_ward_next(struct wso_ward *ward, unsigned *words, struct wso_rescue *r
 
 bool wso_ward_late(struct wso_ward *ward)
 {
-    return atomic_load(&ward->is_late);
+    return atomic_load(&ward->is_late) && !atomic_load(&ward->is_closed);
 }

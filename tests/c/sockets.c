@@ -10,8 +10,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "check.h"
-
 static const char head[] = "HTTP/1.1 101 Switching Protocols\r\n\r\n";
 
 const struct wso_wire_settings link_settings = {
@@ -95,7 +93,7 @@ void link_open(struct link *link, enum wso_role role)
 
 void link_close(struct link *link)
 {
-    CHECK_EQ(wso_wire_retire(link->wire, true), WSO_OK);
+    AT_WIRE(link, wso_wire_retire(link->wire, true));
     CHECK_EQ(close(link->fd), 0);
     wso_wire_release(link->wire);
     wso_pages_release(link->pages);
@@ -129,7 +127,7 @@ size_t link_receive(struct link *link)
     size_t came = 0;
     /* At least once, so that an end that came meanwhile is found. */
     do {
-        CHECK_EQ(wso_wire_receive(link->wire, buffer, sizeof buffer, &link->news), WSO_OK);
+        AT_WIRE(link, wso_wire_receive(link->wire, buffer, sizeof buffer, &link->news));
         CHECK(link->received_size + link->news.received <= LINK_BYTES);
         memcpy(link->received + link->received_size, buffer, link->news.received);
         link->received_size += link->news.received;
@@ -149,7 +147,7 @@ void link_check_received(struct link *link, const void *bytes, size_t size)
 void link_send(struct link *link, const void *bytes, size_t size)
 {
     struct iovec piece = {(void *)bytes, size};
-    CHECK_EQ(wso_wire_send(link->wire, &piece, 1, &link->news), WSO_OK);
+    AT_WIRE(link, wso_wire_send(link->wire, &piece, 1, &link->news));
 }
 
 void link_send_frame(struct link *link, uint8_t first, const void *payload, size_t size)
@@ -163,7 +161,7 @@ void link_send_frame(struct link *link, uint8_t first, const void *payload, size
 struct wso_wire_counts link_counts(struct link *link)
 {
     struct wso_wire_counts counts;
-    CHECK_EQ(wso_wire_counts(link->wire, &counts), WSO_OK);
+    AT_WIRE(link, wso_wire_counts(link->wire, &counts));
     return counts;
 }
 

@@ -7,6 +7,7 @@
 #ifndef SOCKETS_H
 #define SOCKETS_H
 
+#include "check.h"
 #include "wire.h"
 
 /* The most that a peer keeps of what it gets, and a library of what it receives. */
@@ -35,6 +36,16 @@ struct link_options {
     uint64_t read_ahead;   /* 0: 64 KiB */
     struct wso_pages *pages; /* shared; NULL: a pool of 16 MiB */
 };
+
+/* A call of the loop's side, again until the guard's thread is not at the wire. */
+#define AT_WIRE(link, call)                                                                        \
+    do {                                                                                           \
+        int status_;                                                                               \
+        while ((status_ = (call)) == WSO_EBUSY) {                                                  \
+            wso_wire_wait((link)->wire);                                                           \
+        }                                                                                          \
+        CHECK_EQ(status_, WSO_OK);                                                                 \
+    } while (0)
 
 /* Two connected stream sockets. */
 void sockets_pair(bool tcp, int pair[2]);
