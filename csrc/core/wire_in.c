@@ -177,7 +177,10 @@ size_t wso_wire_read_ahead_locked(struct wso_wire *wire, struct wso_page **spare
         return 0;
     }
     uint8_t bytes[FILL_SIZE];
+    uint64_t left = wso_pages_share_of(wire->pages, wire->read_ahead);
+    left = left > wire->inbox.size ? left - wire->inbox.size : 1;
     size_t most = room - PASS_EXTRA < sizeof bytes ? room - PASS_EXTRA : sizeof bytes;
+    most = left < most ? (size_t)left : most;
     struct sink sink = {.spare = spare};
     size_t got = read_locked(wire, bytes, most);
     if (got > 0) {

@@ -5,10 +5,16 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdatomic.h>
+#include <stdarg.h>
 #include <stddef.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/types.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+
+#include "check.h"
 
 /* For each function that may fail: its original, its stand-in, and what a failure answers. */
 #define STAND_IN(kind, type, name, parameters, arguments, failure)                                 \
@@ -23,6 +29,7 @@ static atomic_int armed_kind = FAULT_KINDS;
 static atomic_int countdown;
 static atomic_bool lasts;
 static atomic_int failed;
+static atomic_int error_number;
 static atomic_long allocated;
 static atomic_long mapped;
 
@@ -40,16 +47,29 @@ int fault_disarm(void)
     return atomic_load(&failed);
 }
 
+static _Thread_local bool spared;
+
+void fault_spare(bool spare)
+{
+    spared = spare;
+}
+
+void fault_errno(int error)
+{
+    atomic_store(&error_number, error);
+}
+
 static bool fails(enum fault kind)
 {
-    if (atomic_load(&armed_kind) != (int)kind) {
+    if (spared || atomic_load(&armed_kind) != (int)kind) {
         return false;
     }
     int left = atomic_fetch_sub(&countdown, 1);
     bool fail = left == 1 || (left < 1 && atomic_load(&lasts));
     if (fail) {
         atomic_fetch_add(&failed, 1);
-        errno = kind == FAULT_DESCRIPTOR ? EMFILE : ENOMEM;
+        int error = atomic_load(&error_number);
+        errno = error != 0 ? error : kind == FAULT_DESCRIPTOR ? EMFILE : ENOMEM;
     }
     return fail;
 }
@@ -132,3 +152,96 @@ STAND_IN(FAULT_ATTRIBUTES, int, pthread_attr_init, (pthread_attr_t * attributes)
          ENOMEM)
 STAND_IN(FAULT_ATTRIBUTES, int, pthread_attr_setstacksize,
          (pthread_attr_t * attributes, size_t size), (attributes, size), EINVAL)
+STAND_IN(FAULT_DESCRIPTOR, int, epoll_create1, (int flags), (flags), -1)
+STAND_IN(FAULT_WAIT, int, epoll_wait,
+         (int fd, struct epoll_event * events, int count, int timeout),
+         (fd, events, count, timeout), -1)
+STAND_IN(FAULT_RANDOM, ssize_t, getrandom, (void *bytes, size_t size, unsigned flags),
+         (bytes, size, flags), -1)
+STAND_IN(FAULT_RECEIVE, ssize_t, recv, (int fd, void *bytes, size_t size, int flags),
+         (fd, bytes, size, flags), -1)
+STAND_IN(FAULT_GOODBYE, int, shutdown, (int fd, int how), (fd, how), -1)
+STAND_IN(FAULT_GOODBYE, int, connect,
+         (int fd, const struct sockaddr *address, socklen_t size), (fd, address, size), -1)
+
+int __real_epoll_ctl(int fd, int what, int other, struct epoll_event *event);
+int __wrap_epoll_ctl(int fd, int what, int other, struct epoll_event *event);
+int __real_ioctl(int fd, unsigned long request, ...);
+int __wrap_ioctl(int fd, unsigned long request, ...);
+ssize_t __real_sendmsg(int fd, const struct msghdr *message, int flags);
+ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags);
+
+int __wrap_epoll_ctl(int fd, int what, int other, struct epoll_event *event)
+{
+    return what != EPOLL_CTL_DEL && fails(FAULT_POLL) ? -1
+                                                      : __real_epoll_ctl(fd, what, other, event);
+}
+
+int __wrap_ioctl(int fd, unsigned long request, ...)
+{
+    va_list arguments;
+    va_start(arguments, request);
+    void *argument = va_arg(arguments, void *);
+    va_end(arguments);
+    return fails(FAULT_GOODBYE) ? -1 : __real_ioctl(fd, request, argument);
+}
+
+static atomic_long send_size = -1;
+static atomic_int send_calls = -1;
+
+void fault_limit_sends(long each, int calls)
+{
+    atomic_store(&send_size, each);
+    atomic_store(&send_calls, calls);
+}
+
+/* The first `left` bytes of the pieces. */
+static ssize_t send_part(int fd, const struct msghdr *message, int flags, size_t left)
+{
+    struct iovec pieces[16];
+    struct msghdr part = {.msg_iov = pieces};
+    for (; part.msg_iovlen < message->msg_iovlen && left > 0; part.msg_iovlen++) {
+        CHECK(part.msg_iovlen < 16);
+        struct iovec *piece = &pieces[part.msg_iovlen];
+        *piece = message->msg_iov[part.msg_iovlen];
+        piece->iov_len = piece->iov_len < left ? piece->iov_len : left;
+        left -= piece->iov_len;
+    }
+    return __real_sendmsg(fd, &part, flags);
+}
+
+ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags)
+{
+    if (fails(FAULT_SEND)) {
+        return -1;
+    }
+    long most = atomic_load(&send_size);
+    if (most < 0) {
+        return __real_sendmsg(fd, message, flags);
+    }
+    if (atomic_fetch_sub(&send_calls, 1) <= 0) {
+        errno = EAGAIN;
+        return -1;
+    }
+    return send_part(fd, message, flags, (size_t)most);
+}
+
+void fault_each(enum fault kind, int error, void (*scenario)(void))
+{
+    for (int lasting = 0; lasting <= (error != EINTR); lasting++) {
+        int failures = 1;
+        for (int nth = 1; failures > 0; nth++) {
+            long before = fault_allocated();
+            long mappings = fault_mapped();
+            unsigned descriptors = check_entries("fd");
+            fault_errno(error);
+            fault_arm(kind, nth, lasting == 1);
+            scenario();
+            failures = fault_disarm();
+            fault_errno(0);
+            CHECK_EQ(fault_allocated(), before);
+            CHECK(fault_mapped() == mappings || kind == FAULT_UNMAPPING);
+            CHECK_EQ(check_entries("fd"), descriptors);
+        }
+    }
+}

@@ -10,6 +10,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+/* Of frames that are sent in one call. */
+#define LARGEST ((size_t)4 << 20)
+
 static const char head[] = "HTTP/1.1 101 Switching Protocols\r\n\r\n";
 
 const struct wso_wire_settings link_settings = {
@@ -152,10 +155,9 @@ void link_send(struct link *link, const void *bytes, size_t size)
 
 void link_send_frame(struct link *link, uint8_t first, const void *payload, size_t size)
 {
-    uint8_t *frame = malloc(size + 14);
-    CHECK(frame != NULL);
+    static uint8_t frame[LARGEST];
+    CHECK(size + 14 <= sizeof frame);
     link_send(link, frame, link_make(link, frame, first, payload, size));
-    free(frame);
 }
 
 struct wso_wire_counts link_counts(struct link *link)
@@ -206,10 +208,9 @@ void peer_send(struct link *link, const void *bytes, size_t size)
 
 void peer_send_frame(struct link *link, uint8_t first, const void *payload, size_t size)
 {
-    uint8_t *frame = malloc(size + 14);
-    CHECK(frame != NULL);
+    static uint8_t frame[LARGEST];
+    CHECK(size + 14 <= sizeof frame);
     peer_send(link, frame, peer_make(link, frame, first, payload, size));
-    free(frame);
 }
 
 void peer_ping(struct link *link, const char *payload)
@@ -223,8 +224,8 @@ size_t peer_read(struct link *link, size_t most)
         link->got_from = link->got_size = 0;
     }
     size_t room = LINK_BYTES - link->got_size;
-    ssize_t size = recv(link->peer, link->got + link->got_size, most < room ? most : room,
-                        MSG_DONTWAIT);
+    ssize_t size = recvfrom(link->peer, link->got + link->got_size, most < room ? most : room,
+                            MSG_DONTWAIT, NULL, NULL);
     CHECK(size >= 0 || errno == EAGAIN);
     link->got_size += size > 0 ? (size_t)size : 0;
     return size > 0 ? (size_t)size : 0;

@@ -20,6 +20,7 @@ static const int expected[FAULT_KINDS] = {
     [FAULT_MUTEX] = WSO_ENOMEM,           [FAULT_CONDITION] = WSO_ENOMEM,
     [FAULT_ATTRIBUTES] = WSO_ETHREAD,      [FAULT_MAPPING] = WSO_ENOMEM,
     [FAULT_UNMAPPING] = WSO_OK,
+    [FAULT_POLL] = WSO_EDESCRIPTOR,
 };
 
 static int kinds_that_failed;

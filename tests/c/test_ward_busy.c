@@ -67,6 +67,10 @@ TEST(many_silent_wires_are_forgiven_when_the_loop_is_back)
     for (int i = 0; i < MANY; i++) {
         guarded_open(&many[i], &loop, NULL, 2 * WSO_PULSE);
     }
+    WAIT_UNTIL(wso_pulse_waited(&loop.ward->pulse, wso_guard_now(guard)) > 2 * WSO_PULSE);
+    for (int i = 0; i < MANY; i++) {
+        peer_ping(&many[i].link, "to nobody");
+    }
     WAIT_UNTIL(count_silent(&loop) == MANY);
     LIVE_UNTIL(&loop, count_silent(&loop) == 0);
     for (int i = 0; i < MANY; i++) {
