@@ -118,24 +118,29 @@ void link_start(struct link *link)
     link_start_with(link, &link_settings);
 }
 
-static bool link_unread(struct link *link)
+/* Bytes that wait in the wire's socket. */
+static int link_unread(struct link *link)
 {
     int unread = 0;
-    return !link->news.stopped && ioctl(link->fd, FIONREAD, &unread) == 0 && unread > 0;
+    return !link->news.stopped && ioctl(link->fd, FIONREAD, &unread) == 0 ? unread : 0;
 }
 
 size_t link_receive(struct link *link)
 {
     uint8_t buffer[WSO_RECEIVE_MIN];
     size_t came = 0;
-    /* At least once, so that an end that came meanwhile is found. */
+    int before, unread = 0;
+    /* At least once, so that an end that came meanwhile is found. A call that brings nothing may have
+     * read a Ping. */
     do {
+        before = unread;
         AT_WIRE(link, wso_wire_receive(link->wire, buffer, sizeof buffer, &link->news));
         CHECK(link->received_size + link->news.received <= LINK_BYTES);
         memcpy(link->received + link->received_size, buffer, link->news.received);
         link->received_size += link->news.received;
         came += link->news.received;
-    } while (link->news.more || link_unread(link));
+        unread = link_unread(link);
+    } while (link->news.more || (unread > 0 && (link->news.received > 0 || unread != before)));
     return came;
 }
 

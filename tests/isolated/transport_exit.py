@@ -20,6 +20,9 @@ HEAD = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
 
 kept: list[Any] = []
 
+# What is said of rescues is not looked at here.
+_core._set_rescue_report(None)
+
 
 def new_loop(kind: str) -> asyncio.AbstractEventLoop:
     if kind == "uvloop":

@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -34,6 +35,9 @@ class Protocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost.set_result(exc)
 
+
+# What is said of rescues is not looked at here.
+_core._set_rescue_report(None)
 
 AHEAD = _core.ReadAhead(2**20)
 
@@ -171,6 +175,8 @@ def in_child(case: str, transport: Any) -> NoReturn:
             del transport
             gc.collect()
         status = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stderr.flush()
         os._exit(status)
