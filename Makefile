@@ -57,6 +57,9 @@ RUN_tsan = LD_PRELOAD="$$(gcc -print-file-name=libtsan.so)" \
     $(shell setarch -R true 2>/dev/null && echo setarch -R)
 RUN_refleaks = PYTHONPATH=$(CURDIR)/tests
 
+# Of the tests that stall a process for real, only the essential ones: all of them are for `make test`.
+FEWER := -m "not stalls or essential"
+
 # The tests run in tests/, where "wsoffload" can only mean what the environment has installed.
 # $1: the environment, $2: variables, $3: options of pytest
 pytest = cd tests && env $2 $(abspath $1)/bin/pytest -c ../pyproject.toml --rootdir .. $3 \
@@ -65,7 +68,7 @@ pytest = cd tests && env $2 $(abspath $1)/bin/pytest -c ../pyproject.toml --root
 # Each process leaves its report in a file: pytest would swallow it, and a test may kill the process.
 # $1: the sanitizers
 REPORTS := build/reports
-sanitized = rm -rf $(REPORTS)-$1 && mkdir -p $(REPORTS)-$1 && ($(call pytest,$V-$1,$(RUN_$1))); \
+sanitized = rm -rf $(REPORTS)-$1 && mkdir -p $(REPORTS)-$1 && ($(call pytest,$V-$1,$(RUN_$1),$(FEWER))); \
     status=$$?; ! cat $(REPORTS)-$1/* 2>/dev/null && exit $$status
 
 .DELETE_ON_ERROR:
@@ -99,19 +102,20 @@ fuzz: ## libFuzzer on what reads the network, for T seconds (60); needs clang
 # uvloop's wheel was built for other Pythons: what it does to references is not counted right.
 refleaks: $V-refleaks/.installed ## each test 3 + 3 times on a debug Python, counting references
 	$V-refleaks/bin/pip uninstall -qq -y uvloop
-	$(call pytest,$V-refleaks,$(RUN_refleaks),-p refhunt --refhunt 3:3 -k "not uvloop")
+	$(call pytest,$V-refleaks,$(RUN_refleaks),-p refhunt --refhunt 3:3 -m "not stalls" \
+	    -k "not uvloop")
 
 compat: $(addprefix compat-,$(COMPAT)) ## the tests on the other Pythons that are here (COMPAT="3.12 3.13")
 
 compat-3.12 compat-3.13: compat-%: $V-%/.installed
-	$(call pytest,$V-$*)
+	$(call pytest,$V-$*,,$(FEWER))
 
 # In a root of its own, where a folder of another checkout may be installed: so it is built anew.
 compat-3.14 compat-3.15: compat-%: dist/.sdist
 	$(NEWER) $* . -- make V=/opt/venv-wsoffload -W dist/.sdist ARGS='$(ARGS)' inside-$*
 
 inside-%: $V-%/.installed
-	$(call pytest,$V-$*)
+	$(call pytest,$V-$*,,$(FEWER))
 
 bench: .venv/.installed .venv/.bench ## the figures, against the other ways to leave the loop
 	.venv/bin/python -m wsoffload bench
@@ -142,7 +146,7 @@ types: .venv/.installed .venv/.lint .venv/.test .venv/.demo ## mypy --strict, an
 cov: $V-cov/.installed $V-cov/.extras ## the tests; every branch of the Python code must be reached
 	rm -f .coverage .coverage.*
 	cd tests && ../$V-cov/bin/coverage run --rcfile ../pyproject.toml --data-file ../.coverage \
-	    -m pytest -c ../pyproject.toml --rootdir ..
+	    -m pytest -c ../pyproject.toml --rootdir .. $(FEWER)
 	$V-cov/bin/coverage combine -q
 	$V-cov/bin/coverage report
 
