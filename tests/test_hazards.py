@@ -29,6 +29,8 @@ from peer_checks import (
 )
 from peer_speech import Peer, Subject, alike
 
+pytestmark = pytest.mark.stalls
+
 MIB = 1 << 20
 
 
@@ -149,6 +151,7 @@ def check_05(loop: str, stall: str) -> None:
         check_whole(subject, peer, paused + full)
 
 
+@pytest.mark.essential
 def test_05_unread_messages_of_a_paused_library(loop_kind: str) -> None:
     """Pings behind them are answered; a full inbox costs no CPU; all arrives in the end."""
     in_each_stall(check_05, loop_kind)
@@ -189,6 +192,7 @@ def check_07(loop: str, stall: str) -> None:
         check_whole(subject, peer, watchers)
 
 
+@pytest.mark.essential
 def test_07_nothing_after_a_close_frame(loop_kind: str) -> None:
     """A Ping behind Close is not answered, by anybody, and we ping no more."""
     in_each_stall(check_07, loop_kind)
@@ -315,6 +319,7 @@ def test_08_nothing_is_answered_after_a_wrong_accept(loop_kind: str) -> None:
     in_each_stall(check_wrong_accept, loop_kind)
 
 
+@pytest.mark.essential
 def test_09_masking_keys_do_not_repeat(loop_kind: str) -> None:
     """20,000 of them, half by the guard's thread; a server's frames are checked to have none."""
     with Subject(loop_kind) as subject, Peer() as peer:

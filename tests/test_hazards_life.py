@@ -27,6 +27,8 @@ from peer_checks import (
 )
 from peer_speech import Peer, Process, Subject, in_parallel
 
+pytestmark = pytest.mark.stalls
+
 MIB = 1 << 20
 #: What the library says of a peer that did not answer.
 TIMED_OUT = "sent 1011 (internal error) keepalive ping timeout; no close frame received"
@@ -61,12 +63,14 @@ def how_we_ended(loop: str, kind: str, fork: bool) -> list[Any]:
         return ends
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("fork", [False, True])
 def test_14_peers_see_the_same_end(loop_kind: str, fork: bool) -> None:
     """FIN or RST as from the plain transport; also at once if a forked child has the socket too."""
     assert how_we_ended(loop_kind, "guarded", fork) == how_we_ended(loop_kind, "plain", False)
 
 
+@pytest.mark.essential
 def test_16_no_descriptor_passes_an_exec(loop_kind: str) -> None:
     with Subject(loop_kind) as subject, Peer() as peer:
         ids = connect("server", subject, peer, 3)
@@ -209,6 +213,7 @@ def check_27(loop: str, stall: str, path: str) -> None:
     assert guarded["cause"] == "ConnectionResetError"
 
 
+@pytest.mark.essential
 def test_27_a_reset_has_the_same_cause(loop_kind: str) -> None:
     in_each_stall(check_27, loop_kind, "/take")
 
@@ -267,6 +272,7 @@ def test_30_a_stopped_process_judges_nobody(loop_kind: str, role: str) -> None:
     in_parallel(check_30, [(loop_kind, role, stall) for stall in (None, "sleep", "hold")])
 
 
+@pytest.mark.essential
 def test_35_connection_lost_comes_once(loop_kind: str) -> None:
     """Whoever ends the connection, and however."""
     with Subject(loop_kind) as subject, Peer() as peer:
@@ -332,17 +338,20 @@ def check_41(loop: str, stall: str) -> None:
     with Subject(loop) as subject, Peer() as peer:
         guard = {"read_ahead": 1 << 16, "max_stall": 2000 * MS}
         # The library stops to read when it holds more than one message.
-        port = subject.call("serve", guard=guard, max_queue=1, **PINGS)
+        port = subject.call("serve", guard=guard, max_queue=1, close_timeout=100 * MS, **PINGS)
         ids = peer.connect(port, 2, "/idle", sndbuf=1 << 16)
         peer.call("send", ids=ids, count=100, size=MIB // 10)
         peer.until(ids, lambda look: look["sent"] > 1 << 17)
         peer.call("silence", ids=ids)
         # Nobody judges within a stall, and the full inbox counts from when it was last emptied.
         subject.call("stall", kind=stall, seconds=STALL)
+        peer.until(ids, lambda look: look["closed"])
+        for report in peer.reports(ids):
+            assert report["close"][:2] == [1011, "keepalive ping timeout"]
+        peer.call("rst", ids=ids)
         subject.until(ids, lambda report: report["done"])
         for report in subject.reports(ids):
             assert (report["error"], report["message"]) == ("ConnectionClosedError", TIMED_OUT)
-        peer.call("rst", ids=ids)
         subject.call("finish")
 
 

@@ -29,6 +29,8 @@ from peer_checks import (
 )
 from peer_speech import Peer, Subject, alike, in_parallel
 
+pytestmark = pytest.mark.stalls
+
 
 def check_lost_by_plain(loop: str, kind: str, role: str) -> None:
     """What the tests below would see without a guard."""
@@ -91,6 +93,7 @@ def check_kept(loop: str, kind: str, role: str) -> None:
         check_whole(subject, peer, alive)
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("role", ["server", "client"])
 def test_guarded_connections_live_on(role: str) -> None:
     in_parallel(check_kept, itertools.product(LOOPS, STALLS, [role]))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import operator
 import os
 import socket
@@ -319,6 +320,18 @@ def _duplicate(transport: asyncio.BaseTransport) -> socket.socket:
     return sock
 
 
+def _let_go(transport: asyncio.Transport) -> None:
+    """Part an aborted transport of uvloop from the socket that its creator was given.
+
+    `create_connection(sock=)` gives it that socket only after `connection_made`, hence after the
+    end: nobody would tell the socket that its descriptor is closed. When it goes, it would close
+    whatever has the number by then.
+    """
+    for held in gc.get_referents(transport):
+        if isinstance(held, socket.socket):
+            held.detach()
+
+
 #: Takes what asyncio still tells of the transports that were taken over, and does nothing.
 _KEEPER: Final = asyncio.Protocol()
 
@@ -378,6 +391,9 @@ def adopt(
         raise Unguardable(_words(error)) from error
     transport.set_protocol(_KEEPER)
     transport.abort()
+    if not isinstance(loop, selector_events.BaseSelectorEventLoop):
+        # In a turn after the next: the next ends create_connection.
+        loop.call_soon(loop.call_soon, _let_go, transport)
     sums.adopted(adopted)
     return adopted
 

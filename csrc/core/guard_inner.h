@@ -41,7 +41,7 @@ struct wso_post {
     uint64_t due_at;      /* ns, the guard's clock */
     unsigned words;
     struct wso_rescue rescue; /* of the stall that lasts, or of the last one */
-    unsigned busy;   /* the guard's thread is at it, outside the lock */
+    bool busy;       /* the guard's thread is at it, outside the lock */
     uint64_t walk;   /* the last walk that came by */
     uint32_t events; /* what the poll set asks for; 0: not in it */
     bool silent;     /* its lease was spent in this stall */

@@ -17,7 +17,7 @@ struct batch {
 
 static void pick_locked(struct batch *batch, struct wso_post *post)
 {
-    post->busy++;
+    post->busy = true;
     batch->posts[batch->count++] = post;
 }
 
@@ -41,11 +41,9 @@ static void poll_for_locked(struct wso_post *post, uint32_t events)
     int what = events == 0         ? EPOLL_CTL_DEL
                : post->events == 0 ? EPOLL_CTL_ADD
                                    : EPOLL_CTL_MOD;
+    /* Without the memory for it, the next step or walk tries again. */
     if (epoll_ctl(post->ward->poll_fd, what, post->fd, &event) == 0) {
         post->events = events;
-    } else if (what == EPOLL_CTL_ADD) {
-        /* No memory: the next walk tries again. */
-        post->events = 0;
     }
 }
 
@@ -184,7 +182,7 @@ static void tick_due(struct wso_ward *ward, uint64_t now)
     struct wso_link *link;
     while ((link = wso_list_pop_front(&due)) != NULL) {
         struct wso_post *post = WSO_ITEM(link, struct wso_post, due);
-        post->busy++;
+        post->busy = true;
         wso_lock_release(&ward->lock);
         tick(post, now);
         wso_lock_acquire(&ward->lock);

@@ -194,11 +194,11 @@ static int remove_post(struct wso_post *post, bool wait)
 {
     struct wso_ward *ward = post->ward;
     wso_lock_acquire(&ward->lock);
-    if (post->busy > 0 && !wait) {
+    if (post->busy && !wait) {
         wso_lock_release(&ward->lock);
         return WSO_EBUSY;
     }
-    while (post->busy > 0) {
+    while (post->busy) {
         wso_cond_wait(&ward->idle, &ward->lock, WSO_NEVER);
     }
     if (post->events != 0) {
@@ -233,9 +233,8 @@ int wso_ward_remove_try(struct wso_post *post)
 void wso_post_leave_locked(struct wso_post *post)
 {
     WSO_ASSERT_HELD(&post->ward->lock);
-    if (--post->busy == 0) {
-        wso_cond_signal(&post->ward->idle);
-    }
+    post->busy = false;
+    wso_cond_signal(&post->ward->idle);
 }
 
 void wso_post_say(struct wso_post *post, const struct wso_wire_step *step)

@@ -55,7 +55,7 @@ static bool dead_locked(struct wso_wire *wire, uint64_t now, uint64_t *again)
     if (!wso_keepalive_dead(&wire->keepalive, now)) {
         return false;
     }
-    if (!wso_wire_wants_input_locked(wire) && wire->full) {
+    if (!wso_wire_wants_input_locked(wire)) {
         if (wire->taken || wire->full_since == WSO_NEVER) {
             wire->taken = false;
             wire->full_since = now;

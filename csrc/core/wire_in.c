@@ -33,7 +33,7 @@ static void settle_user_pings(struct user_ping *pings, int last)
     for (int i = 0; i <= last; i++) {
         pings[i].set = false;
     }
-    if (!pings[0].set && pings[1].set) {
+    if (pings[1].set) {
         pings[0] = pings[1];
         pings[1].set = false;
     }
@@ -127,10 +127,10 @@ static size_t read_locked(struct wso_wire *wire, uint8_t *bytes, size_t size)
     do {
         got = recv(wire->fd, bytes, size, MSG_DONTWAIT);
     } while (got < 0 && errno == EINTR);
-    if (got < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
+    if (got < 0 && errno != EAGAIN) {
         wire->read_error = errno;
     }
-    wire->input_ended = wire->input_ended || got == 0;
+    wire->input_ended = got == 0;
     return got > 0 ? (size_t)got : 0;
 }
 
@@ -162,8 +162,7 @@ bool wso_wire_wants_input_locked(struct wso_wire *wire)
 bool wso_wire_has_unread_locked(const struct wso_wire *wire)
 {
     uint8_t byte;
-    return can_read_locked(wire) &&
-           recv(wire->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+    return recv(wire->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
 }
 
 size_t wso_wire_read_ahead_locked(struct wso_wire *wire, struct wso_page **spare)

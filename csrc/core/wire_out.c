@@ -45,7 +45,7 @@ static size_t send_pieces_locked(struct wso_wire *wire, const struct iovec *piec
     do {
         sent = sendmsg(wire->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     } while (sent < 0 && errno == EINTR);
-    if (sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
+    if (sent < 0 && errno != EAGAIN) {
         wire->write_error = errno;
         wso_wire_drop_output_locked(wire);
     }
@@ -122,7 +122,7 @@ static bool put_ours_locked(struct wso_wire *wire, enum wso_opcode opcode, const
 /* A frame of ours may go out next. */
 static bool may_put_ours_locked(const struct wso_wire *wire)
 {
-    return wso_tracker_between_frames(&wire->out) && !wire->ends_output &&
+    return wso_tracker_between_frames(&wire->out) &&
            OURS_SIZE - wire->ours_end >= WSO_CONTROL_FRAME;
 }
 
@@ -173,8 +173,7 @@ static bool send_outbox_locked(struct wso_wire *wire)
 
 static void shut_down_locked(struct wso_wire *wire)
 {
-    if (wire->ends_output && !wire->output_ended && wire->outbox.size == 0 &&
-        wire->ours_end == 0) {
+    if (wire->ends_output && !wire->output_ended && wire->outbox.size == 0) {
         /* A peer that is gone already is found by the next read. */
         (void)shutdown(wire->fd, SHUT_WR);
         wire->output_ended = true;
@@ -218,10 +217,8 @@ bool wso_wire_owe_pong_locked(struct wso_wire *wire, const uint8_t *payload, siz
 
 void wso_wire_owe_ping_locked(struct wso_wire *wire, uint32_t payload)
 {
-    if (wire->write_error == 0 && !wire->ends_output) {
-        wire->owes_ping = true;
-        wire->ping = payload;
-    }
+    wire->owes_ping = true;
+    wire->ping = payload;
 }
 
 bool wso_wire_blocked_locked(const struct wso_wire *wire)

@@ -3,6 +3,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <sys/epoll.h>
 
 #include "faults.h"
 #include "loops.h"
@@ -152,6 +153,57 @@ TEST(a_guard_without_pages_reads_nothing_ahead)
 TEST(a_guard_whose_waiting_is_interrupted_goes_on)
 {
     live_with(FAULT_WAIT, EINTR, false);
+}
+
+/* Rounds of a guard whose thread has ended, in a stall that goes on. */
+TEST(a_poll_set_that_could_not_be_changed_is_changed_later)
+{
+    static uint8_t payload[300000];
+    struct guarded one;
+    struct loop loop;
+    struct wso_guard *guard = new_guard();
+    loop_open(&loop, guard);
+    guarded_open(&one, &loop, NULL, WSO_NEVER);
+    wso_guard_stop(guard);
+    loop_turn(&loop);
+    atomic_store(&guard->stopping, false);
+    uint64_t now = wso_guard_now(guard) - 1000 * WSO_PULSE;
+    loop.ward->ask_at = 0;
+    (void)wso_ward_round(loop.ward, now);
+
+    /* The output is blocked, and the wire is to be polled for writing. */
+    link_send_frame(&one.link, BINARY, payload, sizeof payload);
+    CHECK(one.link.news.want_write);
+    fault_arm(FAULT_POLL, 2, true);
+    (void)wso_ward_round(loop.ward, now += WSO_PULSE);
+    CHECK_EQ(fault_disarm(), 1);
+    CHECK_EQ(one.post->events, EPOLLIN);
+    peer_ping(&one.link, "tries again");
+    (void)wso_ward_round(loop.ward, now += WSO_PULSE);
+    CHECK_EQ(one.post->events, EPOLLIN | EPOLLOUT);
+
+    /* It is full and leaves the set, and cannot come back as the next stall begins. */
+    peer_send_frame(&one.link, BINARY, payload, 100000);
+    while (peer_read(&one.link, LINK_BYTES) > 0) {
+        (void)wso_ward_round(loop.ward, now += WSO_PULSE);
+    }
+    CHECK_EQ(one.post->events, 0);
+    loop_turn(&loop);
+    CHECK(link_receive(&one.link) > 100000);
+    (void)wso_ward_round(loop.ward, now += WSO_PULSE);
+    CHECK(!wso_ward_late(loop.ward));
+    fault_arm(FAULT_POLL, 2, true);
+    (void)wso_ward_round(loop.ward, now += WSO_PULSE);
+    CHECK_EQ(fault_disarm(), 1);
+    CHECK_EQ(one.post->events, 0);
+    loop_turn(&loop);
+    (void)wso_ward_round(loop.ward, now += WSO_PULSE);
+    (void)wso_ward_round(loop.ward, now += WSO_PULSE);
+    CHECK_EQ(one.post->events, EPOLLIN);
+    atomic_store(&guard->stopping, true);
+    guarded_close(&one);
+    loop_close(&loop);
+    wso_guard_release(guard);
 }
 
 TEST(a_refusal_says_what_failed)

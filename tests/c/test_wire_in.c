@@ -12,6 +12,13 @@ static const enum wso_role roles[] = {WSO_SERVER, WSO_CLIENT};
     for (int i_role = 0; i_role < 2 && (link_open(&(link), roles[i_role]), true);                  \
          link_close(&(link)), i_role++)
 
+/* The peer resets: it is gone with bytes of ours unread. */
+static void reset_by_peer(struct link *link)
+{
+    link_send_frame(link, TEXT, "unread", 6);
+    peer_close(link);
+}
+
 /* A message of the peer that reaches the library as it was sent. */
 static void check_message_passes(struct link *link, const char *text)
 {
@@ -169,10 +176,21 @@ TEST(what_cannot_be_guarded_goes_on_untouched)
         peer_close(&link);
         CHECK_EQ(link_receive(&link), 0);
         CHECK_EQ(wso_wire_start(link.wire, &link_settings, wso_now()), WSO_EUNGUARDABLE);
-        /* A write error likewise. */
-        link_send(&link, "x", 1);
+    }
+    BOTH_ROLES(link)
+    {
+        CHECK_EQ(shutdown(link.fd, SHUT_WR), 0);
+        link_send(&link, "\x82", 1);
         CHECK_EQ(link.news.write_error, EPIPE);
         CHECK_EQ(wso_wire_start(link.wire, &link_settings, wso_now()), WSO_EUNGUARDABLE);
+    }
+    BOTH_ROLES(link)
+    {
+        reset_by_peer(&link);
+        CHECK_EQ(link_receive(&link), 0);
+        CHECK_EQ(link.news.read_error, ECONNRESET);
+        CHECK_EQ(wso_wire_start(link.wire, &link_settings, wso_now()), WSO_EUNGUARDABLE);
+        CHECK_EQ(link_counts(&link).state, WSO_WIRE_NEW);
     }
 }
 
@@ -320,13 +338,6 @@ TEST(half_a_control_frame_before_the_end_is_the_librarys_to_judge)
             check_end(&link, ping, size);
         }
     }
-}
-
-/* The peer resets: it is gone with bytes of ours unread. */
-static void reset_by_peer(struct link *link)
-{
-    link_send_frame(link, TEXT, "unread", 6);
-    peer_close(link);
 }
 
 TEST(a_read_error_is_kept_and_told_each_time_after_the_last_bytes)

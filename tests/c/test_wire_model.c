@@ -226,7 +226,10 @@ static struct model *begin(enum wso_role role, uint64_t seed)
     uint64_t reads = random_below(&seed, 3);
     settings.ping_interval = 10 * MILLISECOND;
     settings.log = reads == 0;
-    model = (struct model){.random = seed, .guard_random = seed + 1, .now = wso_now()};
+    memset(&model, 0, sizeof model);
+    model.random = seed;
+    model.guard_random = seed + 1;
+    model.now = wso_now();
     link_open_with(&model.link, &(struct link_options){
                                     .role = role,
                                     .send_buffer = reads == 1 ? 1 : 20000,

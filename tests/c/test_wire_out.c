@@ -237,6 +237,10 @@ TEST(a_write_error_is_kept_and_told_each_time)
             CHECK(wso_wire_look(link.wire, &link.news) == WSO_OK);
         }
         struct wso_wire_step step;
+        CHECK_EQ(link_counts(&link).state, WSO_WIRE_GUARDED);
+        CHECK_EQ(wso_wire_set_pings(link.wire, 1, 1, wso_now()), WSO_OK);
+        wso_wire_tick(link.wire, wso_now() + SECOND, &step);
+        CHECK(step.did == 0 && step.next == WSO_NEVER);
         wso_wire_step(link.wire, wso_now(), &step);
         CHECK(step.events == 0 && step.did == WSO_DID_READ);
     }

@@ -117,6 +117,30 @@ TEST(other_pongs_reach_the_library)
     }
 }
 
+TEST(pongs_and_pings_of_before_the_start_are_the_librarys)
+{
+    struct pinged pinged;
+    for (int i = 0; i < 2; i++) {
+        struct link *link = &pinged.link;
+        struct wso_wire_settings settings = link_settings;
+        uint8_t begun[64];
+        link_open(link, roles[i]);
+        user_ping(&pinged, "early");
+        size_t size = peer_make(link, begun, PONG, "begun", 5);
+        peer_send(link, begun, 3);
+        link_check_received(link, begun, 3);
+        settings.ping_interval = SECOND;
+        link_start_with(link, &settings);
+        pinged.now = wso_now();
+        peer_send(link, begun + 3, size - 3);
+        link_check_received(link, begun + 3, size - 3);
+        ping(&pinged);
+        pong(&pinged);
+        CHECK_EQ(link_receive(link), 0);
+        link_close(link);
+    }
+}
+
 TEST(a_pong_for_our_ping_settles_the_users_earlier_ones)
 {
     struct pinged pinged;
@@ -125,6 +149,11 @@ TEST(a_pong_for_our_ping_settles_the_users_earlier_ones)
         user_ping(&pinged, "older");
         user_ping(&pinged, "old");
         ping(&pinged);
+        /* A Pong for neither settles nothing. */
+        uint8_t foreign[64];
+        size_t size = peer_make(&pinged.link, foreign, PONG, "foreign", 7);
+        peer_send(&pinged.link, foreign, size);
+        link_check_received(&pinged.link, foreign, size);
         pong(&pinged);
         expect_made_pong(&pinged, "old");
         ping(&pinged);

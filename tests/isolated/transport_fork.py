@@ -133,9 +133,10 @@ async def main(case: str) -> None:
     transport, protocol, peer = await connect()
     await asyncio.sleep(0)
     peer.sendall(TEXT)
+    loop = asyncio.get_running_loop()
     pid = os.fork()
     if pid == 0:
-        in_child(case, transport)
+        in_child(case, transport, loop)
     if case == "loop":
         # The child turns the loop first, which sees the parent's bytes.
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
@@ -157,7 +158,7 @@ async def main(case: str) -> None:
     print("ok")
 
 
-def in_child(case: str, transport: Any) -> NoReturn:
+def in_child(case: str, transport: Any, loop: Any) -> NoReturn:
     status = 1
     try:
         if case == "use":
@@ -165,9 +166,8 @@ def in_child(case: str, transport: Any) -> NoReturn:
         elif case == "new":
             new_connection()
         elif case == "loop":
-            loop = asyncio.get_running_loop()
             for _ in range(20):
-                loop._run_once()  # type: ignore[attr-defined]
+                loop._run_once()
             assert transport.get_protocol().data == b""
         # The parent's transport goes without a word.
         with warnings.catch_warnings():
