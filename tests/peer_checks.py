@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -94,3 +95,13 @@ def resident_bytes(pid: int) -> int:
     """The memory of a process that lies in RAM."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def blocked_by(pid: int, name: str) -> set[signal.Signals]:
+    """The signals that the process's thread of this name blocks."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        if (task / "comm").read_text() == name + "\n":
+            lines = (task / "status").read_text().splitlines()
+            mask = int(next(line for line in lines if line.startswith("SigBlk:")).split()[1], 16)
+            return {number for number in signal.Signals if mask >> (number - 1) & 1}
+    raise LookupError(name)

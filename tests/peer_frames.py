@@ -82,7 +82,6 @@ class FrameParser:
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         self._waiting += data
-        _require(not (self._closed and data), "bytes after a Close frame (5.5.1)")
         while len(self._waiting) >= self._need:
             header = self._header()
             if header is None:
@@ -94,9 +93,10 @@ class FrameParser:
             frame = self._frame(start)
             del self._waiting[: self._need]
             self._need = 2
-            self._closed = frame.opcode == CLOSE
+            # A Ping that was on its way may still be answered (5.5.2).
+            _require(not self._closed or frame.opcode == PONG, "a frame after Close (5.5.1)")
+            self._closed = self._closed or frame.opcode == CLOSE
             yield frame
-            _require(not (self._closed and self._waiting), "bytes after a Close frame (5.5.1)")
 
     def between_frames(self) -> bool:
         """No frame has begun that did not end."""

@@ -30,6 +30,7 @@ class Process:
 
     def __init__(self, script: str, *args: str, **environment: str) -> None:
         self._waiting = b""
+        self.expected: tuple[int, str] = (0, "")  # its exit status, and the end of its stderr
         self.events: list[dict[str, Any]] = []
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._side, self._bell = os.pipe()
@@ -74,7 +75,8 @@ class Process:
         if error is not None:
             error.add_note(f"{self._process.args!r}: status {status}\n{errors}")
         else:
-            assert (status, errors) == (0, "")
+            said = errors[-len(self.expected[1]) :] if self.expected[1] else errors
+            assert (status, said) == self.expected, errors
 
     @property
     def pid(self) -> int:

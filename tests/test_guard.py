@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -419,8 +420,11 @@ def test_pings_are_answered_and_what_else_comes_is_not_touched(run_async: RunAsy
             assert (status.state, status.pings_answered, status.pings_sent) == ("guarded", 1, 0)
             before = wsoffload.stats().guard
             assert before.guarded >= 1
+        gone = weakref.ref(transport)
         del transport
+        line.protocol.transport = line.protocol.original = None
         gc.collect()
+        assert gone() is None
         after = wsoffload.stats().guard
         assert after.guarded == before.guarded - 1
         # What a connection counted stays when it is gone.
@@ -497,9 +501,12 @@ def test_each_ping_and_pong_is_logged(run_async: RunAsync[None]) -> None:
 
 
 def test_a_rescue_is_counted_and_reported(
-    run_async: RunAsync[None], caplog: pytest.LogCaptureFixture
+    run_async: RunAsync[None],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     lines: list[str] = []
+    monkeypatch.setattr(_guard, "LOG_EVERY", 60)
 
     async def main() -> None:
         before = wsoffload.stats().guard
@@ -521,7 +528,7 @@ def test_a_rescue_is_counted_and_reported(
             (record,) = caplog.records
             assert re.fullmatch(
                 r"an event loop stood still for \d\.\d{3} s; the guard kept 1 connection "
-                r"\(unnamed\): Pings answered 1, sent 0, bytes held \d+",
+                r"\(unnamed\): Pings answered 1, sent 0, bytes read \d+",
                 record.getMessage(),
             )
             assert len(lines) == 2
@@ -547,7 +554,9 @@ def said(caplog: pytest.LogCaptureFixture, *rescued: tuple[Any, float, int, int,
     caplog.clear()
     with caplog.at_level(logging.DEBUG, "wsoffload"):
         _guard_report.report_rescue(rescued)
-    assert all(record.levelno == logging.WARNING for record in caplog.records)
+    long = max(row[1] for row in rescued) >= 1
+    for record in caplog.records:
+        assert record.levelno == (logging.WARNING if long else logging.INFO)
     return [record.getMessage() for record in caplog.records]
 
 
@@ -562,13 +571,13 @@ def test_report_names_up_to_ten_connections(caplog: pytest.LogCaptureFixture) ->
     rows = [(peer, i / 10, 1, 2, 3) for i, peer in enumerate(peers)]
     assert said(caplog, *rows) == [
         "an event loop stood still for 0.400 s; the guard kept 5 connections (127.0.0.1:80, "
-        "[::1]:80, /run/peer, /run/own, unnamed): Pings answered 5, sent 10, bytes held 15"
+        "[::1]:80, /run/peer, /run/own, unnamed): Pings answered 5, sent 10, bytes read 15"
     ]
     many = [(Named(), 2.0, 0, 0, 1)] * 10
     (ten,) = said(caplog, *many)
     assert "kept 10 connections (unnamed" in ten
     (eleven,) = said(caplog, *many, many[0])
-    assert "kept 11 connections: Pings answered 0, sent 0, bytes held 11" in eleven
+    assert "kept 11 connections: Pings answered 0, sent 0, bytes read 11" in eleven
 
 
 def test_short_rescues_that_answered_nothing_are_not_worth_a_record(
@@ -622,6 +631,30 @@ def test_a_transport_that_is_gone_is_gone(run_async: RunAsync[None]) -> None:
     run_async(main)
     gc.collect()
     assert gone[0]() is None
+
+
+def test_a_transport_that_nobody_closes_is_warned_of() -> None:
+    async def main() -> socket.socket:
+        near, far = socket.socketpair()
+        protocol = Adopter()
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, near)
+        assert protocol.refused is None
+        # The original goes in the next turn.
+        await asyncio.sleep(0)
+        return far
+
+    # The socket may warn too: it goes with the transport, in any order.
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            far = runner.run(main())
+        del runner
+        gc.collect()
+    texts = [str(warning.message) for warning in warned]
+    assert sum(text.startswith("unclosed transport <GuardedTransport fd=") for text in texts) == 1
+    # It closed the connection.
+    assert far.recv(1) == b""
+    far.close()
 
 
 def test_nothing_is_said_at_the_end_of_the_interpreter() -> None:

@@ -165,7 +165,7 @@ def check_06(loop: str, stall: str) -> None:
             peer.call("ping", ids=ids, count=1000)
             with subject.stalled(stall):
                 peer.call("ping", ids=ids, count=1000)
-                peer.until(ids, lambda look, sent=sent: look["pongs"] >= sent + 1100)
+                peer.until(ids, lambda look: look["pongs"] >= sent + 1100)  # noqa: B023
         peer.until(ids, lambda look: look["pongs"] == 10_000)
         check_whole(subject, peer, ids)
 

@@ -18,6 +18,7 @@ from peer_checks import (
     PINGS,
     STALL,
     STALLS,
+    blocked_by,
     check_whole,
     connect,
     cpu_share,
@@ -79,6 +80,31 @@ def test_16_no_descriptor_passes_an_exec(loop_kind: str) -> None:
         check_whole(subject, peer, ids)
 
 
+#: How a process can end: its status, and what it may say.
+EXITS = {
+    "by_return": (0, ""),
+    "by_sys_exit": (3, ""),
+    "by_exception": (1, "RuntimeError: the end\n"),
+    "by_signal": (-signal.SIGTERM, ""),
+    "by_os_exit": (4, ""),
+}
+
+
+def check_17(loop: str, case: str) -> None:
+    for _ in range(3):
+        with Process("isolated/guarded_exits.py", loop, case) as subject, Peer() as peer:
+            subject.expected = EXITS[case]
+            port = subject.event("serving")["port"]
+            ids = peer.connect(port, 5, "/", ping_every=5 * MS)
+            peer.until_pongs(ids, 3)
+            subject.ring()
+            peer.until(ids, lambda look: look["end"])
+
+
+def test_17_the_process_ends_amid_stalls(loop_kind: str) -> None:
+    in_parallel(check_17, [(loop_kind, case) for case in EXITS])
+
+
 def check_18(loop: str, stall: str) -> None:
     with Subject(loop) as subject, Peer() as peer:
         lease = 300 * MS
@@ -99,9 +125,12 @@ def check_18(loop: str, stall: str) -> None:
             # It has fallen silent: no Pong, no Ping.
             for before, after in zip(silent, peer.looks(everybody), strict=True):
                 assert after["received"] == before["received"]
-            peer.call("set", ids=patient, answer_pings=True)
+            pinged = peer.looks(patient)[0]["pinged"]
         assert times[1] - times[0] >= 6 * lease
-        # It recovers with its loop, and holds its own silence against nobody.
+        # It recovers with its loop, and holds its own silence against nobody: not even against
+        # those who answer no sooner than the second Ping from now.
+        peer.until(patient, lambda look: look["pinged"] >= pinged + 2)
+        peer.call("set", ids=patient, answer_pings=True)
         peer.until(pinging, lambda look: look["pings"] - look["pongs"] < 3)
         peer.until(answering, lambda look: look["pinged"] >= 3)
         talk(peer, everybody)
@@ -240,6 +269,27 @@ def test_28_no_sigpipe(loop_kind: str) -> None:
     in_each_stall(check_28, loop_kind)
 
 
+def check_29(loop: str, stall: str) -> None:
+    with Subject(loop) as subject, Peer() as peer:
+        ids = connect("server", subject, peer, 4, PATIENT)
+        peer.call("set", ids=ids, ping_every=20 * MS)
+        more(subject, "alarms", every=0.001)
+        assert signal.SIGALRM in blocked_by(subject.pid, "wso-guard")
+        assert signal.SIGSEGV not in blocked_by(subject.pid, "wso-guard")
+        with subject.stalled(stall):
+            peer.until_pongs(ids, 20)
+        talk(peer, ids)
+        assert more(subject, "alarms_seen") > 0
+        more(subject, "alarms", every=0)
+        check_whole(subject, peer, ids)
+
+
+def test_29_signals_are_not_the_guards(loop_kind: str) -> None:
+    """A thousand SIGALRM each second, of which the guard's thread takes none."""
+    # A signal that comes into usleep(3) or read(2) ends a stall of the other kind.
+    in_parallel(check_29, [(loop_kind, "sleep")])
+
+
 def check_30(loop: str, role: str, stall: str | None) -> None:
     with Subject(loop) as subject, Peer() as peer:
         pings = {"ping_interval": 100 * MS, "ping_timeout": 800 * MS}
@@ -257,8 +307,10 @@ def check_30(loop: str, role: str, stall: str | None) -> None:
             peer.until(slow, lambda look: look["pinged"] > before[look["id"]])  # noqa: B023
             os.kill(subject.pid, signal.SIGSTOP)
             time.sleep(1000 * MS)
-            peer.call("set", ids=slow, answer_pings=True)
+            before = {look["id"]: look["pinged"] for look in peer.looks(slow)}
             os.kill(subject.pid, signal.SIGCONT)
+            peer.until(slow, lambda look: look["pinged"] > before[look["id"]])  # noqa: B023
+            peer.call("set", ids=slow, answer_pings=True)
             peer.until_pongs(pinging, 3)
         if stall is not None:
             subject.answer()
@@ -337,10 +389,11 @@ def test_37_the_users_ping_settings(loop_kind: str) -> None:
 def check_41(loop: str, stall: str) -> None:
     with Subject(loop) as subject, Peer() as peer:
         guard = {"read_ahead": 1 << 16, "max_stall": 2000 * MS}
+        pings = {"ping_interval": 200 * MS, "ping_timeout": 1000 * MS}
         # The library stops to read when it holds more than one message.
-        port = subject.call("serve", guard=guard, max_queue=1, close_timeout=100 * MS, **PINGS)
+        port = subject.call("serve", guard=guard, max_queue=1, close_timeout=100 * MS, **pings)
         ids = peer.connect(port, 2, "/idle", sndbuf=1 << 16)
-        peer.call("send", ids=ids, count=100, size=MIB // 10)
+        peer.call("send", ids=ids, count=20, size=MIB // 10)
         peer.until(ids, lambda look: look["sent"] > 1 << 17)
         peer.call("silence", ids=ids)
         # Nobody judges within a stall, and the full inbox counts from when it was last emptied.
@@ -376,3 +429,16 @@ def check_42(loop: str, role: str) -> None:
 
 def test_42_a_pong_for_the_guard_settles_the_users_ping(loop_kind: str) -> None:
     in_parallel(check_42, [(loop_kind, role) for role in ("server", "client")])
+
+
+def test_43_the_wire_and_the_gil_are_not_in_each_others_way(loop_kind: str) -> None:
+    """Three threads fight for the GIL with the loop, which is at the wires all the time."""
+    with Subject(loop_kind) as subject, Peer() as peer:
+        ids = connect("server", subject, peer, 10, PATIENT)
+        more(subject, "fight_for_the_gil", threads=3)
+        for _ in range(5):
+            peer.call("set", ids=ids, ping_every=5 * MS)
+            peer.call("send", ids=ids, count=5, size=1000, fragments=3, pings=1)
+            peer.until_pongs(ids, 20)
+        more(subject, "make_peace")
+        check_whole(subject, peer, ids)

@@ -127,7 +127,7 @@ def test_wrong_calls(setting: Setting) -> None:
                     transport.write(wrong)
             with pytest.raises(TypeError, match="not 'str'"):
                 transport.write("text")
-            for lines in (["text"], 7, None):
+            for lines in (["text"], 7):
                 with pytest.raises(TypeError):
                     transport.writelines(lines)
             for high, low in ((1, 2), (-1, None), (1, -1), (None, -5)):
@@ -414,9 +414,10 @@ def test_reset_by_the_peer(setting: Setting) -> None:
             reset(peer)
             await until(protocol.lost)
             assert protocol.events == [("made",), ("lost", ConnectionResetError)]
-            # asyncio's own counts such writes and keeps quiet about the first few.
             transport.write(b"x")
-            transport.writelines([b"x"])
+            if setting.ours:
+                # asyncio's own fails here in 3.12 and 3.13.
+                transport.writelines([b"x"])
 
     setting.run(main)
     assert setting.reports == []

@@ -117,7 +117,11 @@ class Run:
                 for size in args[0]:
                     pieces.append(self.payload(size, self.written))
                     self.written += size
-                self.transport.writelines(pieces)
+                if self.ours:
+                    self.transport.writelines(pieces)
+                else:
+                    # asyncio's own forgets flow control there in 3.12 and 3.13.
+                    self.transport.write(b"".join(pieces))
             elif name == "limits":
                 self.transport.set_write_buffer_limits(*args)
             elif name == "set_protocol":

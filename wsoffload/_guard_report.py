@@ -14,13 +14,13 @@ from wsoffload._stats import GuardStats
 
 logger = logging.getLogger("wsoffload")
 
-#: A rescue of this many seconds is reported although nobody asked anything meanwhile.
+#: A rescue of this many seconds is a warning, also if nobody asked anything meanwhile.
 LONG = 1.0
 
 #: The most connections that a report names.
 MOST_NAMES = 10
 
-#: A transport, how long its loop was late in seconds, Pings answered and sent, bytes held.
+#: A transport, how long its loop was late in seconds, Pings answered and sent, bytes read.
 Rescued = tuple[_core.Transport, float, int, int, int]
 
 
@@ -121,9 +121,11 @@ def report_rescue(rescued: Sequence[Rescued]) -> None:
     connections = "1 connection" if len(rescued) == 1 else f"{len(rescued)} connections"
     if len(rescued) <= MOST_NAMES:
         connections += f" ({', '.join(_name(row[0]) for row in rescued)})"
-    logger.warning(
+    # Short ones are many on a busy machine.
+    logger.log(
+        logging.WARNING if duration >= LONG else logging.INFO,
         "an event loop stood still for %.3f s; the guard kept %s: "
-        "Pings answered %d, sent %d, bytes held %d",
+        "Pings answered %d, sent %d, bytes read %d",
         duration,
         connections,
         answered,

@@ -49,7 +49,8 @@ class PoolStats:
     streams_running: int
     streams_queued: int
     streams_completed: int
-    #: Wake-ups of event loops by any pool of this process: writes to their eventfds.
+    #: Wake-ups of event loops by any pool of this process and by the guard, which asks each loop with
+    #: guarded connections 40 times a second: writes to their eventfds.
     wakeups: int
     #: Results of this process's pools whose event loop was closed before it could take them.
     dropped_results: int
@@ -94,7 +95,7 @@ class GuardStats:
     pings_answered: int
     #: Pings that the guard sent, likewise.
     pings_sent: int
-    #: Bytes read in stalls and kept for the loop.
+    #: Bytes read in stalls, Pings included.
     bytes_read_ahead: int
     #: Seconds.
     longest_rescue: float

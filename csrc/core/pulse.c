@@ -21,6 +21,11 @@ static void drop(struct wso_mail *mail)
     pulse->release(pulse);
 }
 
+bool wso_pulse_owns(const struct wso_mail *mail)
+{
+    return mail->deliver == deliver;
+}
+
 void wso_pulse_init(struct wso_pulse *pulse, struct wso_mailbox *mailbox)
 {
     pulse->mail.deliver = deliver;

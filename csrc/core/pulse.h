@@ -27,6 +27,9 @@ struct wso_pulse {
     void (*share)(struct wso_pulse *pulse);
 };
 
+/* The mail of some pulse, and not a result of a job. */
+bool wso_pulse_owns(const struct wso_mail *mail);
+
 /* All fields but the three functions, which the owner has set. */
 void wso_pulse_init(struct wso_pulse *pulse, struct wso_mailbox *mailbox);
 /* The mail is not in the box. */

@@ -148,7 +148,8 @@ void wso_wire_rescued(struct wso_wire *wire, uint64_t duration);
 
 enum wso_wire_did {
     WSO_DID_ANSWER = 1, /* sent a Pong or a Ping */
-    WSO_DID_READ = 2,   /* the loop has something to take: bytes, the end, an error */
+    WSO_DID_READ = 2,   /* the loop has something to do: take bytes, the end or an error, or send what
+                         * the socket did not take */
     WSO_DID_PROPOSE = 4, /* the peer seems dead: wso_wire_confirm_dead on the loop's thread */
 };
 

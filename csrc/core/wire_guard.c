@@ -11,6 +11,12 @@ static uint64_t sum(uint64_t a, uint64_t b)
     return a > WSO_NEVER - b ? WSO_NEVER : a + b;
 }
 
+/* What waits for the socket to be writable is the loop's to send once it is back: it has to know. */
+static unsigned blocked_locked(const struct wso_wire *wire)
+{
+    return wso_wire_blocked_locked(wire) ? WSO_DID_READ : 0u;
+}
+
 static void step_locked(struct wso_wire *wire, struct wso_page **spare, struct wso_wire_step *step)
 {
     uint64_t answered = wire->answered;
@@ -27,7 +33,7 @@ static void step_locked(struct wso_wire *wire, struct wso_page **spare, struct w
     step->pinged = wire->pinged - pinged;
     bool ended = wire->input_ended || wire->read_error != 0 || wire->write_error != 0;
     step->did = (step->answered + step->pinged > 0 ? WSO_DID_ANSWER : 0u) |
-                (wire->inbox.size > held || ended ? WSO_DID_READ : 0u);
+                (wire->inbox.size > held || ended ? WSO_DID_READ : 0u) | blocked_locked(wire);
     if (wire->state == WSO_WIRE_GUARDED && !ended) {
         step->events = (wire->full ? 0u : (uint32_t)EPOLLIN) |
                        (wso_wire_blocked_locked(wire) ? (uint32_t)EPOLLOUT : 0u);
@@ -91,8 +97,8 @@ static void ping_locked(struct wso_wire *wire, uint64_t now)
 /* After our own Close, or once writing has failed, the library's timeouts rule. */
 static bool may_ping_locked(const struct wso_wire *wire)
 {
-    return wire->fd >= 0 && wire->state == WSO_WIRE_GUARDED && wire->write_error == 0 &&
-           !wire->ends_output && wire->out.phase != WSO_PHASE_CLOSED;
+    return wire->state == WSO_WIRE_GUARDED && wire->write_error == 0 && !wire->ends_output &&
+           wire->out.phase != WSO_PHASE_CLOSED;
 }
 
 void wso_wire_tick(struct wso_wire *wire, uint64_t now, struct wso_wire_step *step)
@@ -106,7 +112,7 @@ void wso_wire_tick(struct wso_wire *wire, uint64_t now, struct wso_wire_step *st
             ping_locked(wire, now);
         }
         step->pinged = wire->pinged - pinged;
-        step->did = step->pinged > 0 ? WSO_DID_ANSWER : 0;
+        step->did = (step->pinged > 0 ? WSO_DID_ANSWER : 0u) | blocked_locked(wire);
         uint64_t again = sum(now, PROPOSE_AGAIN);
         bool dead = dead_locked(wire, now, &again);
         bool judged = wso_keepalive_dead(&wire->keepalive, now);

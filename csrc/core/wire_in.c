@@ -85,11 +85,11 @@ static bool take_control_locked(struct wso_wire *wire, struct sink *sink,
 {
     switch (sight->seen) {
     case WSO_SEEN_PING:
-        if (!sight->held || !wso_wire_owe_pong_locked(wire, sight->payload, sight->payload_size)) {
+        if (!sight->held) {
             return false;
         }
         wso_wire_note_locked(wire, false, WSO_OP_PING, sight->payload, sight->payload_size);
-        return true;
+        return wso_wire_owe_pong_locked(wire, sight->payload, sight->payload_size);
     case WSO_SEEN_PONG:
         return take_pong_locked(wire, sink, sight);
     default:

@@ -35,13 +35,6 @@ static void loop_gone(struct wso_listener *listener)
     release(ward);
 }
 
-/* The loop may still turn, and what was read ahead for it waits in the inboxes. */
-static void process_ends(struct wso_listener *listener)
-{
-    struct wso_loop_ward *ward = WSO_ITEM(listener, struct wso_loop_ward, listener);
-    wso_list_push_back(&ward->hub->listeners, &listener->link);
-}
-
 static struct wso_guard *guard_of(struct module_state *state)
 {
     struct wso_runtime *runtime = state->runtime;
@@ -202,7 +195,8 @@ static struct wso_loop_ward *ward_of(struct module_state *state, struct wso_hub 
     made->hub = hub;
     made->shares = 1;
     made->listener.loop_gone = loop_gone;
-    made->listener.process_ends = process_ends;
+    /* At the end of the process the loop may still turn, and what was read ahead waits for it. */
+    made->listener.process_ends = NULL;
     wso_list_push_back(&hub->listeners, &made->listener.link);
     hub->ward = made;
     return made;
@@ -228,6 +222,12 @@ int wso_transport_enter_ward(struct wso_transport *transport, struct wso_hub *hu
     ward->shares++;
     transport->ward = ward;
     return 0;
+}
+
+bool wso_transport_is_served(const struct wso_transport *transport)
+{
+    return transport->ward != NULL && transport->ward->hub != NULL &&
+           !transport->state->runtime->leaving;
 }
 
 void wso_transport_look_soon(struct wso_transport *transport)

@@ -11,6 +11,8 @@
 
 #include <stddef.h>
 
+#include "pulse.h"
+
 /* Calls settled in one pass: about a tenth of a millisecond. */
 #define MOST_PER_PASS 256
 
@@ -182,6 +184,20 @@ static void tell_listeners(struct wso_hub *hub)
     }
 }
 
+/* Those to whom the end is nothing stay: they hear of the end of their loop. */
+static void gather_listeners(struct wso_hub *hub, struct wso_list *told)
+{
+    struct wso_link *link = hub->listeners.head.next;
+    while (link != &hub->listeners.head) {
+        struct wso_listener *listener = WSO_ITEM(link, struct wso_listener, link);
+        link = link->next;
+        if (listener->process_ends != NULL) {
+            wso_link_unlink(&listener->link);
+            wso_list_push_back(told, &listener->link);
+        }
+    }
+}
+
 void wso_hubs_process_ends(struct module_state *state)
 {
     /* Gathered first, because listeners run other code, which may end them and their hubs. */
@@ -191,15 +207,13 @@ void wso_hubs_process_ends(struct module_state *state)
          link = link->next) {
         struct wso_hub *hub = WSO_ITEM(link, struct wso_hub, link);
         if (hub->generation == atomic_load(&state->runtime->generation)) {
-            wso_list_take_all(&told, &hub->listeners);
+            gather_listeners(hub, &told);
         }
     }
     struct wso_link *link;
     while ((link = wso_list_pop_front(&told)) != NULL) {
         struct wso_listener *listener = WSO_ITEM(link, struct wso_listener, link);
-        if (listener->process_ends != NULL) {
-            listener->process_ends(listener);
-        }
+        listener->process_ends(listener);
     }
 }
 
@@ -225,7 +239,7 @@ static void drop_mail(struct wso_hub *hub)
     struct wso_link *link;
     while ((link = wso_list_pop_front(&hub->taken)) != NULL) {
         struct wso_mail *mail = WSO_ITEM(link, struct wso_mail, link);
-        hub->state->dropped_results++;
+        hub->state->dropped_results += !wso_pulse_owns(mail);
         mail->drop(mail);
     }
     hub->state->closed_rings += wso_mailbox_rings(hub->mailbox);

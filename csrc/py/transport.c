@@ -238,7 +238,8 @@ static int transport_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(transport->extra);
     Py_VISIT(transport->loop);
     Py_VISIT(transport->protocol);
-    Py_VISIT(transport->sock);
+    /* Not the socket: so the collector never ends it before the wire has let go of its descriptor. It
+     * leads back to nothing. */
     Py_VISIT(transport->context);
     Py_VISIT(transport->on_dead);
     Py_VISIT(transport->high_water);

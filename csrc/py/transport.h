@@ -138,6 +138,8 @@ PyObject *wso_transport_take_notes(PyObject *self, PyObject *unused);
 /* Guard a wire that was started, for at most `max_stall` ns of a stall. */
 int wso_transport_enter_ward(struct wso_transport *transport, struct wso_hub *hub,
                              uint64_t max_stall);
+/* The guard's thread looks after it: its loop is there, and the process does not end. */
+bool wso_transport_is_served(const struct wso_transport *transport);
 /* The ping settings have changed. Only where there is a post. */
 void wso_transport_look_soon(struct wso_transport *transport);
 /* Stop guarding; waits, without the GIL if `detached`, for the guard's thread to leave the wire. */

@@ -176,6 +176,9 @@ PyObject *wso_transport_counts(PyObject *self, PyObject *Py_UNUSED(unused))
             (void)wso_transport_wait(transport);
         }
     }
+    if (counts.state == WSO_WIRE_GUARDED && !wso_transport_is_served(transport)) {
+        counts.state = WSO_WIRE_ENDED;
+    }
     return Py_BuildValue("{s:s,s:K,s:K,s:d,s:K,s:K,s:K,s:d}", "state", name_of(counts.state),
                          "answered", (unsigned long long)counts.answered, "pinged",
                          (unsigned long long)counts.pinged, "latency",

@@ -123,6 +123,21 @@ TEST(a_question_at_the_beginning_of_time_is_one)
     owner_destroy(&owner, mailbox);
 }
 
+static void deliver_other(struct wso_mail *mail)
+{
+    (void)mail;
+}
+
+TEST(the_mail_of_a_pulse_is_told_from_others)
+{
+    struct owner owner;
+    struct wso_mail other = {.deliver = deliver_other};
+    struct wso_mailbox *mailbox = owner_init(&owner);
+    CHECK(wso_pulse_owns(&owner.pulse.mail));
+    CHECK(!wso_pulse_owns(&other));
+    owner_destroy(&owner, mailbox);
+}
+
 TEST(to_tell_and_to_ask_is_one_mail)
 {
     struct owner owner;

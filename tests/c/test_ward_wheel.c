@@ -2,7 +2,7 @@
  *
  * The guard's thread has ended, and the test goes its rounds with a clock of its own.
  */
-#include <string.h>
+#include <sched.h>
 
 #include "loops.h"
 #include "wire_inner.h"
@@ -52,8 +52,8 @@ static void set_interval(struct wheel *wheel, uint64_t interval)
 {
     /* From none to this one: the first Ping is due an interval from now. */
     struct wso_wire *wire = wheel->one.link.wire;
-    CHECK_EQ(wso_wire_set_pings(wire, WSO_NEVER, WSO_NEVER, wheel->now), WSO_OK);
-    CHECK_EQ(wso_wire_set_pings(wire, interval, WSO_NEVER, wheel->now), WSO_OK);
+    AT_WIRE(&wheel->one.link, wso_wire_set_pings(wire, WSO_NEVER, WSO_NEVER, wheel->now));
+    AT_WIRE(&wheel->one.link, wso_wire_set_pings(wire, interval, WSO_NEVER, wheel->now));
     wso_ward_look(wheel->one.post);
 }
 
@@ -155,18 +155,28 @@ TEST(settings_that_change_are_looked_at_in_the_next_round)
     wheel_close(&wheel);
 }
 
+/* Another thread that changes the settings once per go. */
 struct changer {
     struct wheel *wheel;
-    atomic_bool ends;
+    atomic_int goes, gone;
 };
+
+enum { CHANGES = 5000 };
 
 static void *change(void *argument)
 {
     struct changer *changer = argument;
     struct link *link = &changer->wheel->one.link;
-    for (uint64_t i = 0; !atomic_load(&changer->ends); i++) {
-        AT_WIRE(link, wso_wire_set_pings(link->wire, (i % 7 + 1) * WSO_PULSE, WSO_NEVER, 0));
+    for (int i = 1; i <= CHANGES; i++) {
+        while (atomic_load(&changer->goes) < i) {
+            (void)sched_yield();
+        }
+        for (volatile int j = i % 500; j > 0; j--) {
+            /* At another moment each time. */
+        }
+        AT_WIRE(link, wso_wire_set_pings(link->wire, 1, WSO_NEVER, 0));
         wso_ward_look(changer->wheel->one.post);
+        atomic_store(&changer->gone, i);
     }
     return NULL;
 }
@@ -174,27 +184,27 @@ static void *change(void *argument)
 TEST(settings_that_change_while_the_thread_is_at_the_wire_are_not_missed)
 {
     struct wheel wheel;
+    pthread_t thread;
     wheel_open(&wheel);
-    set_interval(&wheel, WSO_PULSE);
-    for (int i = 0; i < 20; i++) {
-        struct changer changer = {.wheel = &wheel};
-        pthread_t thread;
-        CHECK_EQ(pthread_create(&thread, NULL, change, &changer), 0);
-        for (int j = 0; j < 100; j++) {
-            turn(&wheel, wheel.now + WSO_PULSE);
-            peer_read(&wheel.one.link, LINK_BYTES);
-            wheel.one.link.got_from = wheel.one.link.got_size;
-        }
-        atomic_store(&changer.ends, true);
-        CHECK_EQ(pthread_join(thread, NULL), 0);
-        /* Whatever came last is looked at within two rounds. */
-        CHECK_EQ(wso_wire_set_pings(wheel.one.link.wire, 1, WSO_NEVER, 0), WSO_OK);
-        wso_ward_look(wheel.one.post);
+    struct link *link = &wheel.one.link;
+    struct changer changer = {.wheel = &wheel};
+    CHECK_EQ(pthread_create(&thread, NULL, change, &changer), 0);
+    for (int i = 1; i <= CHANGES; i++) {
+        set_interval(&wheel, 3600 * SECOND);
+        turn(&wheel, wheel.now + WSO_PULSE);
         uint64_t sent = pings(&wheel);
+        atomic_store(&changer.goes, i);
+        while (atomic_load(&changer.gone) < i) {
+            wso_ward_look(wheel.one.post);
+            turn(&wheel, wheel.now + WSO_PULSE);
+        }
         turn(&wheel, wheel.now + WSO_PULSE);
         turn(&wheel, wheel.now + WSO_PULSE);
         CHECK(pings(&wheel) > sent);
+        (void)peer_read(link, LINK_BYTES);
+        link->got_from = link->got_size;
     }
+    CHECK_EQ(pthread_join(thread, NULL), 0);
     wheel_close(&wheel);
 }
 

@@ -182,9 +182,14 @@ TEST(a_wire_has_a_page_of_its_own_when_the_pool_lends_no_more)
     CHECK_EQ(done.events, EPOLLIN);
     CHECK_EQ(wso_pages_lent(pages), 4 * WSO_PAGE_SIZE);
     peer_expect_pong(&other, "quiet");
+    /* One is all. */
+    peer_send_frame(&other, BINARY, payload, sizeof payload);
+    peer_send_frame(&other, BINARY, payload, sizeof payload);
+    CHECK_EQ(step(&other).events, 0);
+    CHECK_EQ(wso_pages_lent(pages), 4 * WSO_PAGE_SIZE);
     /* The loop takes its bytes and gives the floor back; then all goes on. */
     CHECK_EQ(link_receive(&link), 3 * (sizeof payload + 8));
-    CHECK_EQ(link_receive(&other), 7 + 6);
+    CHECK_EQ(link_receive(&other), 7 + 6 + 2 * (sizeof payload + 8));
     CHECK_EQ(wso_pages_lent(pages), 2 * WSO_PAGE_SIZE);
     wso_pages_give(pages, all);
     peer_send_frame(&link, BINARY, payload, sizeof payload);

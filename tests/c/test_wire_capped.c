@@ -3,6 +3,7 @@
  * Each send is cut after k bytes, for each k up to the longest frame of ours, and then the socket is
  * full for a while; so a frame of ours is cut at each of its bytes.
  */
+#include <errno.h>
 #include <string.h>
 
 #include "faults.h"
@@ -96,6 +97,39 @@ TEST(after_close_a_frame_of_ours_that_was_sent_in_part_is_finished_and_no_more)
                 peer_expect(&link, PONG, payload, sizeof payload);
             }
             peer_expect(&link, CLOSE, "\x03\xe8", 2);
+            peer_expect_nothing(&link);
+            link_close(&link);
+        }
+    }
+}
+
+TEST(a_socket_that_becomes_writable_in_the_middle_of_a_call_changes_no_order)
+{
+    for (int role = 0; role < 2; role++) {
+        for (int pieces = 0; pieces < 2; pieces++) {
+            struct link link;
+            uint8_t text[16];
+            link_open(&link, roles[role]);
+            link_start(&link);
+            peer_ping(&link, "sent in part");
+            fault_limit_sends(5, 1);
+            CHECK_EQ(link_receive(&link), 0);
+            fault_limit_sends(-1, -1);
+            /* The rest of the Pong finds the socket full, and what comes next would not. */
+            fault_arm(FAULT_SEND, 1, false);
+            fault_errno(EAGAIN);
+            size_t size = link_make(&link, text, TEXT, "text", 4);
+            struct iovec parts[2] = {{text, 3}, {text + 3, size - 3}};
+            if (pieces) {
+                CHECK_EQ(wso_wire_send(link.wire, parts, 2, &link.news), WSO_OK);
+            } else {
+                link_send(&link, text, size);
+            }
+            CHECK_EQ(fault_disarm(), 1);
+            fault_errno(0);
+            let_all_pass(&link);
+            peer_expect_pong(&link, "sent in part");
+            peer_expect(&link, TEXT, "text", 4);
             peer_expect_nothing(&link);
             link_close(&link);
         }

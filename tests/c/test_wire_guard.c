@@ -216,13 +216,14 @@ TEST(a_step_finishes_what_is_half_sent_and_waits_for_room)
     CHECK(link.news.want_write);
     peer_ping(&link, "between");
     wso_wire_step(link.wire, wso_now(), &step);
-    CHECK(step.did == 0 && step.read > 0 && step.answered == 0);
+    /* The loop has to know that it must wait for room. */
+    CHECK(step.did == WSO_DID_READ && step.read > 0 && step.answered == 0);
     CHECK_EQ(step.events, EPOLLIN | EPOLLOUT);
     do {
         CHECK(peer_read(&link, 20000) > 0);
         wso_wire_step(link.wire, wso_now(), &step);
     } while (step.answered == 0);
-    CHECK_EQ(step.did, WSO_DID_ANSWER);
+    CHECK((step.did & WSO_DID_ANSWER) != 0);
     peer_expect(&link, BINARY, payload, sizeof payload);
     wso_wire_step(link.wire, wso_now(), &step);
     CHECK_EQ(step.events, EPOLLIN);

@@ -323,9 +323,10 @@ TEST(the_notes_are_the_last_ones_in_order)
     CHECK(!notes[1].sent && notes[1].opcode == WSO_OP_PONG);
     CHECK(memcmp(notes[0].payload, pinged.ping, 4) == 0);
     CHECK(memcmp(notes[1].payload, pinged.ping, 4) == 0);
-    /* The Ping and its Pong, in the order in which the wire took and made them. */
-    CHECK(notes[2].sent != notes[3].sent && notes[2].size == 6 && notes[3].size == 6);
-    CHECK(memcmp(notes[2].payload, "theirs", 6) == 0 && notes[2].opcode != notes[3].opcode);
+    CHECK(!notes[2].sent && notes[2].opcode == WSO_OP_PING && notes[2].size == 6);
+    CHECK(notes[3].sent && notes[3].opcode == WSO_OP_PONG && notes[3].size == 6);
+    CHECK(memcmp(notes[2].payload, "theirs", 6) == 0);
+    CHECK(memcmp(notes[3].payload, "theirs", 6) == 0);
     peer_expect_pong(link, "theirs");
     for (int i = 0; i < 20; i++) {
         ping(&pinged);

@@ -87,6 +87,42 @@ def end_child(subject: Any) -> None:
     os.waitpid(child, 0)
 
 
+def alarms(subject: Any, every: float) -> None:
+    """SIGALRM again and again; 0: no more."""
+    subject.alarms = getattr(subject, "alarms", 0)
+
+    def count(_number: int, _frame: Any) -> None:
+        subject.alarms += 1
+
+    if every:
+        signal.signal(signal.SIGALRM, count)
+    signal.setitimer(signal.ITIMER_REAL, every, every)
+
+
+def alarms_seen(subject: Any) -> int:
+    seen: int = subject.alarms
+    return seen
+
+
+def fight_for_the_gil(subject: Any, threads: int) -> None:
+    """Threads that never wait."""
+    subject.at_war = True
+
+    def fight() -> None:
+        while subject.at_war:
+            pass
+
+    subject.fighters = [threading.Thread(target=fight) for _ in range(threads)]
+    for thread in subject.fighters:
+        thread.start()
+
+
+def make_peace(subject: Any) -> None:
+    subject.at_war = False
+    for thread in subject.fighters:
+        thread.join()
+
+
 def inherited(subject: Any) -> list[str]:
     """What the descriptors of a child that was exec'd lead to."""
     script = """
