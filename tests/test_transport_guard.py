@@ -229,6 +229,23 @@ def test_pings_are_answered_while_reading_is_paused(run_async: Any) -> None:
     run_async(main)
 
 
+def test_a_paused_connection_costs_nothing(run_async: Any) -> None:
+    """What was read ahead waits without a turn of the loop."""
+
+    async def main() -> None:
+        link = await connect()
+        link.start()
+        link.transport.pause_reading()
+        link.peer.send(text(b"unread"))
+        await until(lambda: link.transport._counts()["inbox"] > 0)
+        before = time.thread_time()
+        await asyncio.sleep(300 * MS)
+        assert time.thread_time() - before < 100 * MS
+        await link.close()
+
+    run_async(main)
+
+
 def test_a_full_inbox_stops_reading(run_async: Any) -> None:
     async def main() -> None:
         link = await connect(read_ahead_each=8192)

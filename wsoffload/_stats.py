@@ -49,8 +49,8 @@ class PoolStats:
     streams_running: int
     streams_queued: int
     streams_completed: int
-    #: Wake-ups of event loops by any pool of this process and by the guard, which asks each loop with
-    #: guarded connections 40 times a second: writes to their eventfds.
+    #: Wake-ups of event loops by any pool of this process, and by the guard, which asks each loop
+    #: with guarded connections 40 times a second: writes to their eventfds.
     wakeups: int
     #: Results of this process's pools whose event loop was closed before it could take them.
     dropped_results: int
