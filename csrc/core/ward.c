@@ -240,7 +240,7 @@ void wso_post_leave_locked(struct wso_post *post)
 void wso_post_say(struct wso_post *post, const struct wso_wire_step *step)
 {
     struct wso_ward *ward = post->ward;
-    unsigned words = (step->did & WSO_DID_READ ? (unsigned)WSO_WORD_READY : 0u) |
+    unsigned words = (step->did & (WSO_DID_READ | WSO_DID_BLOCK) ? (unsigned)WSO_WORD_READY : 0u) |
                      (step->did & WSO_DID_PROPOSE ? (unsigned)WSO_WORD_DEAD : 0u);
     wso_lock_acquire(&ward->lock);
     post->words |= words;

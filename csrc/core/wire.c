@@ -149,6 +149,16 @@ int wso_wire_start(struct wso_wire *wire, const struct wso_wire_settings *settin
     return status;
 }
 
+int wso_wire_end(struct wso_wire *wire)
+{
+    if (!wso_lock_try(&wire->lock)) {
+        return WSO_EBUSY;
+    }
+    wso_wire_end_guarding_locked(wire);
+    wso_lock_release(&wire->lock);
+    return WSO_OK;
+}
+
 int wso_wire_set_pings(struct wso_wire *wire, uint64_t interval, uint64_t timeout, uint64_t now)
 {
     if (!wso_lock_try(&wire->lock)) {

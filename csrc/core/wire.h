@@ -90,6 +90,9 @@ struct wso_wire_settings {
  * WSO_EUNGUARDABLE: the streams are not at WebSocket frames, or have ended; all goes on untouched. */
 int wso_wire_start(struct wso_wire *wire, const struct wso_wire_settings *settings, uint64_t now);
 
+/* Take a start back: from now on the library sees every frame, and the wire is not guarded again. */
+int wso_wire_end(struct wso_wire *wire);
+
 /* Other ping settings from now on. */
 int wso_wire_set_pings(struct wso_wire *wire, uint64_t interval, uint64_t timeout, uint64_t now);
 
@@ -148,8 +151,8 @@ void wso_wire_rescued(struct wso_wire *wire, uint64_t duration);
 
 enum wso_wire_did {
     WSO_DID_ANSWER = 1, /* sent a Pong or a Ping */
-    WSO_DID_READ = 2,   /* the loop has something to do: take bytes, the end or an error, or send what
-                         * the socket did not take */
+    WSO_DID_READ = 2,   /* the loop has something to take: bytes, the end, an error */
+    WSO_DID_BLOCK = 8,  /* the loop can go on: with sending what the socket did not take, or reading */
     WSO_DID_PROPOSE = 4, /* the peer seems dead: wso_wire_confirm_dead on the loop's thread */
 };
 

@@ -6,6 +6,9 @@
 /* A verdict that nobody acted upon is proposed again after this. */
 #define PROPOSE_AGAIN WSO_NS_PER_S
 
+/* A wire that the common bound keeps from reading is looked at again after this. */
+#define READ_AGAIN (WSO_NS_PER_S / 10)
+
 static uint64_t sum(uint64_t a, uint64_t b)
 {
     return a > WSO_NEVER - b ? WSO_NEVER : a + b;
@@ -14,7 +17,7 @@ static uint64_t sum(uint64_t a, uint64_t b)
 /* What waits for the socket to be writable is the loop's to send once it is back: it has to know. */
 static unsigned blocked_locked(const struct wso_wire *wire)
 {
-    return wso_wire_blocked_locked(wire) ? WSO_DID_READ : 0u;
+    return wso_wire_blocked_locked(wire) ? WSO_DID_BLOCK : 0u;
 }
 
 static void step_locked(struct wso_wire *wire, struct wso_page **spare, struct wso_wire_step *step)
@@ -101,6 +104,20 @@ static bool may_ping_locked(const struct wso_wire *wire)
            wire->out.phase != WSO_PHASE_CLOSED;
 }
 
+/* Nobody tells a wire that others have given pages back, unless it is its own inbox that is full. */
+static void read_on_locked(struct wso_wire *wire, uint64_t now, struct wso_wire_step *step)
+{
+    if (!wire->full || wire->inbox.size > wire->read_ahead / 2) {
+        return;
+    }
+    if (wso_wire_wants_input_locked(wire)) {
+        step->did |= WSO_DID_BLOCK;
+    } else {
+        uint64_t again = sum(now, READ_AGAIN);
+        step->next = again < step->next ? again : step->next;
+    }
+}
+
 void wso_wire_tick(struct wso_wire *wire, uint64_t now, struct wso_wire_step *step)
 {
     *step = (struct wso_wire_step){.next = WSO_NEVER};
@@ -121,6 +138,7 @@ void wso_wire_tick(struct wso_wire *wire, uint64_t now, struct wso_wire_step *st
             step->did |= WSO_DID_PROPOSE;
             step->next = sum(now, PROPOSE_AGAIN);
         }
+        read_on_locked(wire, now, step);
     }
     wso_lock_release(&wire->lock);
 }

@@ -187,8 +187,8 @@ static struct wso_loop_ward *ward_of(struct module_state *state, struct wso_hub 
                      ? WSO_ENOMEM
                      : wso_ward_new(guard, hub->mailbox, deliver, made, &made->ward);
     if (status != WSO_OK) {
-        PyMem_RawFree(made);
         wso_raise(state, status);
+        PyMem_RawFree(made);
         return NULL;
     }
     made->state = state;

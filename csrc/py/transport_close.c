@@ -73,12 +73,14 @@ static int give_back(struct wso_transport *transport)
 
 int wso_transport_lose(struct wso_transport *transport, PyObject *exception)
 {
-    if (wso_transport_foreign(transport) || transport->lost) {
+    if (transport->lost || transport->loop == NULL) {
         return 0;
     }
     transport->lost = transport->closing = true;
     transport->conn_lost += transport->conn_lost == 0;
-    wso_transport_leave_ward(transport, true);
+    if (!wso_transport_foreign(transport)) {
+        wso_transport_leave_ward(transport, true);
+    }
     PyObject *protocol = Py_NewRef(transport->protocol);
     PyObject *answer =
         PyObject_CallMethodOneArg(protocol, transport->state->str_connection_lost, exception);
@@ -128,11 +130,22 @@ int wso_transport_close_gently(struct wso_transport *transport)
     return force_close(transport, Py_None);
 }
 
-/* The child of a fork: its copy of the descriptor is all that it may touch. */
+/* The child of a fork: its copy of the descriptor is all that it may touch, neither the connection nor
+ * the poll set of the loop, which are the parent's too. Its protocol hears of the end, or a clean-up
+ * that waits for it would wait for ever. */
 static PyObject *close_copy(struct wso_transport *transport)
 {
     transport->closing = true;
-    return close_socket(transport) < 0 ? NULL : Py_NewRef(Py_None);
+    if (close_socket(transport) < 0) {
+        return NULL;
+    }
+    if (transport->conn_lost == 0 && transport->loop != NULL) {
+        transport->conn_lost++;
+        if (wso_transport_lose_soon(transport, Py_None) < 0) {
+            return NULL;
+        }
+    }
+    Py_RETURN_NONE;
 }
 
 PyObject *wso_transport_close(PyObject *self, PyObject *Py_UNUSED(unused))

@@ -123,6 +123,9 @@ PyObject *wso_transport_start(PyObject *self, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     if (wso_transport_enter_ward(transport, hub, given.settings.max_stall) < 0) {
+        /* Without the guard's thread it is the library that answers. */
+        while (wso_wire_end(transport->wire) == WSO_EBUSY && wso_transport_wait(transport)) {
+        }
         return NULL;
     }
     Py_XSETREF(transport->on_dead, Py_NewRef(given.on_dead));

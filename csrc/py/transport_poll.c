@@ -117,6 +117,10 @@ int wso_transport_go_on_reading(struct wso_transport *transport)
         (news->want_write && wso_transport_set_writer(transport, true) < 0)) {
         return -1;
     }
+    if (news->full && transport->post != NULL) {
+        /* The guard's thread sees when others have made room. */
+        wso_transport_look_soon(transport);
+    }
     bool ended = news->stopped && !transport->eof_told;
     if (transport->paused || transport->read_scheduled ||
         !(news->more || ended || transport->rest != NULL)) {

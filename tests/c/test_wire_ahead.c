@@ -149,6 +149,43 @@ TEST(a_ping_behind_as_much_as_may_be_read_ahead_is_answered)
     link_close(&link);
 }
 
+static struct wso_wire_step tick_at(struct link *link, uint64_t now)
+{
+    struct wso_wire_step done;
+    wso_wire_tick(link->wire, now, &done);
+    return done;
+}
+
+TEST(a_wire_that_the_common_bound_stopped_reads_on_when_others_give_pages_back)
+{
+    struct wso_pages *pages;
+    CHECK_EQ(wso_pages_new(2 * WSO_PAGE_SIZE, &pages), WSO_OK);
+    struct wso_page *all = wso_pages_take(pages, 2);
+    struct link link;
+    uint8_t payload[3000] = {0};
+    struct wso_wire_settings settings = link_settings;
+    uint64_t now = wso_now();
+    settings.ping_interval = WSO_NS_PER_S;
+    link_open_with(&link, &(struct link_options){.role = WSO_SERVER, .pages = pages});
+    link_start_with(&link, &settings);
+    uint64_t ping_at = tick_at(&link, now).next;
+    peer_send_frame(&link, BINARY, payload, sizeof payload);
+    peer_send_frame(&link, BINARY, payload, sizeof payload);
+    WAIT_UNTIL(fill(&link).full);
+    /* It asks again before the next Ping, or at it if that is sooner, for as long as nothing changes. */
+    struct wso_wire_step done = tick_at(&link, now);
+    CHECK(done.did == 0 && done.next > now && done.next < ping_at);
+    CHECK_EQ(tick_at(&link, ping_at - 1).next, ping_at);
+    wso_pages_give(pages, all);
+    done = tick_at(&link, now);
+    CHECK_EQ(done.did, WSO_DID_BLOCK);
+    CHECK_EQ(done.next, ping_at);
+    CHECK(!fill(&link).full);
+    CHECK_EQ(link_receive(&link), 2 * (sizeof payload + 8));
+    link_close(&link);
+    wso_pages_release(pages);
+}
+
 TEST(a_wire_has_a_page_of_its_own_when_the_pool_lends_no_more)
 {
     struct wso_pages *pages;

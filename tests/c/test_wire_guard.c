@@ -217,7 +217,7 @@ TEST(a_step_finishes_what_is_half_sent_and_waits_for_room)
     peer_ping(&link, "between");
     wso_wire_step(link.wire, wso_now(), &step);
     /* The loop has to know that it must wait for room. */
-    CHECK(step.did == WSO_DID_READ && step.read > 0 && step.answered == 0);
+    CHECK(step.did == WSO_DID_BLOCK && step.read > 0 && step.answered == 0);
     CHECK_EQ(step.events, EPOLLIN | EPOLLOUT);
     do {
         CHECK(peer_read(&link, 20000) > 0);
@@ -228,6 +228,22 @@ TEST(a_step_finishes_what_is_half_sent_and_waits_for_room)
     wso_wire_step(link.wire, wso_now(), &step);
     CHECK_EQ(step.events, EPOLLIN);
     peer_expect_pong(&link, "between");
+    link_close(&link);
+}
+
+TEST(a_start_that_is_taken_back_leaves_every_frame_to_the_library)
+{
+    struct link link;
+    struct wso_wire_step step;
+    link_open(&link, WSO_SERVER);
+    link_start(&link);
+    CHECK_EQ(wso_wire_end(link.wire), WSO_OK);
+    CHECK_EQ(link_counts(&link).state, WSO_WIRE_ENDED);
+    peer_ping(&link, "the library's");
+    wso_wire_step(link.wire, wso_now(), &step);
+    CHECK(step.did == 0 && step.events == 0);
+    CHECK(link_receive(&link) > 0);
+    CHECK_EQ(link_counts(&link).answered, 0);
     link_close(&link);
 }
 
@@ -256,7 +272,8 @@ static int call(struct link *link, int which)
     case 9: return wso_wire_end_output(link->wire, &link->news);
     case 10: return wso_wire_counts(link->wire, &counts);
     case 11: return wso_wire_take_notes(link->wire, notes, &count, &missed);
-    case 12: return wso_wire_retire(link->wire, true);
+    case 12: return wso_wire_end(link->wire);
+    case 13: return wso_wire_retire(link->wire, true);
     default: return -1;
     }
 }
