@@ -2,8 +2,6 @@
  *
  * The guard's thread has ended, and the test goes its rounds with a clock of its own.
  */
-#include <sched.h>
-
 #include "loops.h"
 #include "wire_inner.h"
 
@@ -152,59 +150,6 @@ TEST(settings_that_change_are_looked_at_in_the_next_round)
         turn(&wheel, wheel.now + WSO_PULSE);
     }
     CHECK_EQ(pings(&wheel), 1);
-    wheel_close(&wheel);
-}
-
-/* Another thread that changes the settings once per go. */
-struct changer {
-    struct wheel *wheel;
-    atomic_int goes, gone;
-};
-
-enum { CHANGES = 5000 };
-
-static void *change(void *argument)
-{
-    struct changer *changer = argument;
-    struct link *link = &changer->wheel->one.link;
-    for (int i = 1; i <= CHANGES; i++) {
-        while (atomic_load(&changer->goes) < i) {
-            (void)sched_yield();
-        }
-        for (volatile int j = i % 500; j > 0; j--) {
-            /* At another moment each time. */
-        }
-        AT_WIRE(link, wso_wire_set_pings(link->wire, 1, WSO_NEVER, 0));
-        wso_ward_look(changer->wheel->one.post);
-        atomic_store(&changer->gone, i);
-    }
-    return NULL;
-}
-
-TEST(settings_that_change_while_the_thread_is_at_the_wire_are_not_missed)
-{
-    struct wheel wheel;
-    pthread_t thread;
-    wheel_open(&wheel);
-    struct link *link = &wheel.one.link;
-    struct changer changer = {.wheel = &wheel};
-    CHECK_EQ(pthread_create(&thread, NULL, change, &changer), 0);
-    for (int i = 1; i <= CHANGES; i++) {
-        set_interval(&wheel, 3600 * SECOND);
-        turn(&wheel, wheel.now + WSO_PULSE);
-        uint64_t sent = pings(&wheel);
-        atomic_store(&changer.goes, i);
-        while (atomic_load(&changer.gone) < i) {
-            wso_ward_look(wheel.one.post);
-            turn(&wheel, wheel.now + WSO_PULSE);
-        }
-        turn(&wheel, wheel.now + WSO_PULSE);
-        turn(&wheel, wheel.now + WSO_PULSE);
-        CHECK(pings(&wheel) > sent);
-        (void)peer_read(link, LINK_BYTES);
-        link->got_from = link->got_size;
-    }
-    CHECK_EQ(pthread_join(thread, NULL), 0);
     wheel_close(&wheel);
 }
 
