@@ -69,8 +69,13 @@ class Gate:
         wait_until(lambda: self.entered >= count)
 
 
+def has_uvloop() -> bool:
+    """False where uvloop has no release for this Python."""
+    return sys.version_info < (3, 15) or importlib.util.find_spec("uvloop") is not None
+
+
 def _uvloop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    if sys.version_info >= (3, 15) and importlib.util.find_spec("uvloop") is None:
+    if not has_uvloop():
         pytest.skip("uvloop has no release for this Python")
     import uvloop
 
@@ -82,6 +87,8 @@ def _uvloop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 def loop_kind(request: pytest.FixtureRequest) -> str:
     """The kinds of loop that each test runs on."""
     kind: str = request.param
+    if kind == "uvloop" and not has_uvloop():
+        pytest.skip("uvloop has no release for this Python")
     return kind
 
 

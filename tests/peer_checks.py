@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from conftest import MS, PATIENCE
+from conftest import MS, PATIENCE, has_uvloop
 from peer_speech import Peer, Subject, alike, in_parallel
 
-LOOPS = ("asyncio", "uvloop")
+LOOPS = ("asyncio", "uvloop") if has_uvloop() else ("asyncio",)
 STALLS = ("sleep", "hold", "thread")
 PING_TIMEOUT = 400 * MS
 PINGS = {"ping_interval": 200 * MS, "ping_timeout": PING_TIMEOUT}
