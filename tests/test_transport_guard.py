@@ -13,6 +13,7 @@ import ctypes
 import gc
 import resource
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -118,7 +119,7 @@ class Guarded:
 async def connect(**options: Any) -> Guarded:
     """A connection whose handshake is over."""
     protocol = Recorder(keep_open=options.pop("keep_open", False))
-    sock, peer = pair(options.pop("family", "tcp"))
+    sock, peer = pair(options.pop("family", "tcp"), options.pop("sndbuf", None))
     transport = guarded_transport(sock, protocol, **options)
     protocol.connection_made(transport)
     transport.write(HEAD)
@@ -342,6 +343,58 @@ def test_output_that_waits_goes_on_in_a_stall(run_async: Any) -> None:
         thread.join()
         await until(lambda: link.protocol.events == [("made",), ("pause",), ("resume",)])
         assert link.transport.get_write_buffer_size() == 0
+        await link.close()
+
+    run_async(main)
+
+
+@pytest.mark.parametrize("then", ["nothing", "pause", "close"])
+def test_output_that_is_lost_in_a_stall(run_async: Any, then: str) -> None:
+    """The guard's thread meets the error; the protocol hears of it as if its own writer had."""
+
+    async def main() -> None:
+        link = await connect()
+        link.start()
+        if then == "pause":
+            link.transport.pause_reading()
+        link.transport.write(bytes([0x82, 127]) + (2**23).to_bytes(8, "big") + bytes(2**23))
+        assert link.transport.get_write_buffer_size() > 0
+        link.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        link.peer.close()
+        stall_until(lambda: link.transport.get_write_buffer_size() == 0)
+        if then == "close":
+            link.transport.close()
+        assert link.protocol.events == [("made",), ("pause",)]
+        await until(link.protocol.lost)
+        assert issubclass(link.protocol.events[-1][1], ConnectionError)
+        await link.close()
+
+    run_async(main)
+
+
+@pytest.mark.parametrize("stalled", [False, True])
+def test_a_pong_that_waits_for_the_peer_goes_out(run_async: Any, stalled: bool) -> None:
+    """Nothing else happens on the connection that would take it along."""
+
+    async def main() -> None:
+        link = await connect(sndbuf=4096)
+        link.start()
+        sent = 0
+        before = -1
+        # Until no Pong has gone out in a while: the peer reads none.
+        while before != (before := link.transport._counts()["answered"]) or sent < 2000:
+            for _ in range(500):
+                with contextlib.suppress(BlockingIOError):
+                    link.peer.send(ping(b"%0125d" % sent))
+                    sent += 1
+            if stalled:
+                time.sleep(20 * MS)
+            await turns()
+        heard = bytearray()
+        last = pong(b"%0125d" % (sent - 1))
+        await until(lambda: heard.extend(link.heard()) or heard.endswith(last))
+        # Whole frames, each once.
+        assert len(heard) % len(last) == 0
         await link.close()
 
     run_async(main)
@@ -713,7 +766,7 @@ def test_without_descriptors_it_works_unguarded(run_async: Any) -> None:
 @pytest.mark.skipif(
     SANITIZER == "tsan", reason="ThreadSanitizer cannot follow a fork of a process with threads"
 )
-@pytest.mark.parametrize("case", ["quiet", "use", "loop", "new"])
+@pytest.mark.parametrize("case", ["quiet", "use", "loop", "new", "forget"])
 def test_fork(case: str) -> None:
     result = run_isolated("transport_fork.py", case)
     assert (result.returncode, result.stdout, result.stderr) == (0, "ok\n", "")

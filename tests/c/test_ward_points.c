@@ -250,3 +250,52 @@ TEST(a_wire_that_is_added_at_any_point_of_a_round_is_served)
 {
     CHECK(at_each_point(add_wire, check_added) > 10);
 }
+
+enum { MANY = 70, BATCH = 64 };
+
+static struct guarded many[MANY];
+static uint64_t answered_before;
+
+static uint64_t answered(void)
+{
+    uint64_t sum = 0;
+    for (int i = 0; i < MANY; i++) {
+        sum += link_counts(&many[i].link).answered;
+    }
+    return sum;
+}
+
+static void close_it(void *argument)
+{
+    answered_before = answered();
+    wso_ward_close(argument);
+}
+
+TEST(of_a_ward_that_is_closed_the_thread_finishes_one_batch)
+{
+    for (int nth = 1; nth <= 12; nth++) {
+        struct loop loop;
+        struct wso_guard *guard = new_guard();
+        loop_open(&loop, guard);
+        for (int i = 0; i < MANY; i++) {
+            guarded_open(&many[i], &loop, NULL, WSO_NEVER);
+            peer_ping(&many[i].link, "ping");
+        }
+        wso_guard_stop(guard);
+        loop_turn(&loop);
+        atomic_store(&guard->stopping, false);
+        uint64_t now = wso_guard_now(guard) - 100 * SECOND;
+        loop.ward->ask_at = 0;
+        (void)wso_ward_round(loop.ward, now);
+        point_arm_mine(POINT_LOCK, nth, close_it, loop.ward);
+        (void)wso_ward_round(loop.ward, now + WSO_PULSE);
+        CHECK(point_was_reached());
+        CHECK(answered() - answered_before <= BATCH);
+        atomic_store(&guard->stopping, true);
+        for (int i = 0; i < MANY; i++) {
+            guarded_close(&many[i]);
+        }
+        loop_close(&loop);
+        wso_guard_release(guard);
+    }
+}

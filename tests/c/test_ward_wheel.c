@@ -1,4 +1,4 @@
-/* rounds.c: each keepalive is looked at when it is due, however far away that is.
+/* rounds.c, ward.c: each keepalive is looked at when it is due, however far away that is; each word is told.
  *
  * The guard's thread has ended, and the test goes its rounds with a clock of its own.
  */
@@ -197,4 +197,49 @@ TEST(a_silent_wire_is_not_judged_before_its_silence_is_forgiven)
     }
     CHECK(wheel.one.dead > 0);
     wheel_close(&wheel);
+}
+
+TEST(a_wire_that_the_thread_is_at_is_not_removed_by_trying)
+{
+    struct loop loop;
+    struct guarded one;
+    struct wso_guard *guard = new_guard();
+    loop_open(&loop, guard);
+    guarded_open(&one, &loop, NULL, WSO_NEVER);
+    wso_guard_stop(guard);
+    /* As if the thread, which has ended, were at it. */
+    one.post->busy = true;
+    for (int i = 0; i < 2; i++) {
+        CHECK_EQ(wso_ward_remove_try(one.post), WSO_EBUSY);
+        CHECK_EQ(loop.ward->count, 1);
+    }
+    one.post->busy = false;
+    CHECK_EQ(wso_ward_remove_try(one.post), WSO_OK);
+    one.post = NULL;
+    CHECK_EQ(loop.ward->count, 0);
+    guarded_close(&one);
+    loop_close(&loop);
+    wso_guard_release(guard);
+}
+
+/* What the thread, which has ended, would have said. */
+TEST(each_word_is_told_at_once_and_once)
+{
+    struct loop loop;
+    struct guarded one;
+    struct wso_guard *guard = new_guard();
+    loop_open(&loop, guard);
+    guarded_open(&one, &loop, NULL, WSO_NEVER);
+    wso_guard_stop(guard);
+    loop_turn(&loop);
+    wso_post_say(one.post, &(struct wso_wire_step){.did = WSO_DID_PROPOSE});
+    loop_turn(&loop);
+    CHECK(one.dead == 1 && one.ready == 0);
+    wso_post_say(one.post, &(struct wso_wire_step){.did = WSO_DID_READ});
+    wso_post_say(one.post, &(struct wso_wire_step){.did = WSO_DID_READ});
+    loop_turn(&loop);
+    CHECK(one.dead == 1 && one.ready == 1 && one.rescues == 0);
+    guarded_close(&one);
+    loop_close(&loop);
+    wso_guard_release(guard);
 }

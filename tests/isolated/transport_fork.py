@@ -10,6 +10,7 @@ import socket
 import sys
 import traceback
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -37,6 +38,9 @@ class Protocol(asyncio.Protocol):
 
 # What is said of rescues is not looked at here.
 _core._set_rescue_report(None)
+
+#: The connection at the time of the fork.
+held: list[Any] = []
 
 AHEAD = _core.ReadAhead(2**20)
 
@@ -108,6 +112,19 @@ def use(transport: Any) -> None:
     assert transport.is_closing()
 
 
+def forget(loop: Any) -> None:
+    """Nobody in the child knows the transport any more: it goes without a word."""
+    alive, sock = weakref.ref(held[0]), held[0].get_extra_info("socket")
+    # Not by remove_reader(), which would change the parent's poll set too.
+    loop._selector._fd_to_key.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        held.clear()
+        gc.collect()
+    assert alive() is None
+    assert sock.fileno() == -1
+
+
 def new_connection() -> None:
     """The child's own connections are guarded by a guard of its own."""
 
@@ -132,9 +149,12 @@ async def main(case: str) -> None:
     await asyncio.sleep(0)
     peer.sendall(TEXT)
     loop = asyncio.get_running_loop()
+    held.append(transport)
+    del transport
     pid = os.fork()
     if pid == 0:
-        in_child(case, transport, loop)
+        in_child(case, loop)
+    transport = held.pop()
     if case == "loop":
         # The child turns the loop first, which sees the parent's bytes.
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
@@ -156,22 +176,19 @@ async def main(case: str) -> None:
     print("ok")
 
 
-def in_child(case: str, transport: Any, loop: Any) -> NoReturn:
+def in_child(case: str, loop: Any) -> NoReturn:
     status = 1
     try:
         if case == "use":
-            use(transport)
+            use(held[0])
         elif case == "new":
             new_connection()
         elif case == "loop":
             for _ in range(20):
                 loop._run_once()
-            assert transport.get_protocol().data == b""
-        # The parent's transport goes without a word.
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            del transport
-            gc.collect()
+            assert held[0].get_protocol().data == b""
+        elif case == "forget":
+            forget(loop)
         status = 0
     except BaseException:
         traceback.print_exc()
