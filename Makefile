@@ -57,8 +57,9 @@ RUN_tsan = LD_PRELOAD="$$(gcc -print-file-name=libtsan.so)" \
     $(shell setarch -R true 2>/dev/null && echo setarch -R)
 RUN_refleaks = PYTHONPATH=$(CURDIR)/tests
 
-# Of the tests that stall a process for real, only the essential ones: all of them are for `make test`.
-FEWER := -m "not stalls or essential"
+# All tests are for `make test`. Elsewhere: of those that stall a process for real only the essential ones,
+# and no random scripts and streams.
+FEWER := -m "not stalls or essential" --ignore=test_frame.py --ignore=test_transport_scripts.py
 
 # The tests run in tests/, where "wsoffload" can only mean what the environment has installed.
 # $1: the environment, $2: variables, $3: options of pytest
