@@ -151,7 +151,6 @@ def check_05(loop: str, stall: str) -> None:
         check_whole(subject, peer, paused + full)
 
 
-@pytest.mark.essential
 def test_05_unread_messages_of_a_paused_library(loop_kind: str) -> None:
     """Pings behind them are answered; a full inbox costs no CPU; all arrives in the end."""
     in_each_stall(check_05, loop_kind)
