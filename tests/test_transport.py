@@ -507,6 +507,28 @@ def test_nothing_is_heard_after_close(setting: Setting) -> None:
     assert setting.reports == []
 
 
+def test_nothing_more_is_heard_after_close_within_a_callback(setting: Setting) -> None:
+    """Although more is there, and the connection stays open for what waits to be sent."""
+
+    async def main() -> None:
+        protocol = Buffered(2)
+        async with setting.link(protocol, 4096) as (transport, peer):
+
+            def close(event: Any) -> None:
+                if event[0] == "data":
+                    transport.write(b"x" * 500_000)
+                    transport.close()
+
+            protocol.react = close
+            assert peer.send(b"abcdef") == 6
+            await until(protocol.data)
+            await turns()
+            assert protocol.events == [("made",), ("data", b"ab"), ("pause",)]
+
+    setting.run(main)
+    assert setting.reports == []
+
+
 @pytest.mark.parametrize("end", ["close", "abort"])
 @pytest.mark.parametrize("unread", [False, True])
 def test_what_the_peer_sees_of_the_end(setting: Setting, end: str, unread: bool) -> None:

@@ -577,9 +577,10 @@ def test_interrupts_leave_the_loop(loop_factory: Factory, what: str) -> None:
         raise KeyboardInterrupt
 
     async def begin() -> None:
-        for _ in range(3):
-            links.append(await connect())
-            links[-1].start(
+        links.extend([await connect() for _ in range(3)])
+        # No turn of the loop between them: nothing comes before all are there.
+        for link in links:
+            link.start(
                 ping_interval=5 * MS if what == "on_dead" else None,
                 ping_timeout=5 * MS,
                 on_dead=fail,
@@ -608,7 +609,9 @@ def test_interrupts_leave_the_loop(loop_factory: Factory, what: str) -> None:
     _core._set_rescue_report(None)
     main.cancel()
     # The other verdicts come in the loop's next runs, of which uvloop ends one more than is due.
+    give_up = time.monotonic() + PATIENCE
     while not main.done() or (what == "on_dead" and len(died) < 3):
+        assert time.monotonic() < give_up
         loop.call_later(10 * MS, loop.stop)
         with contextlib.suppress(KeyboardInterrupt):
             loop.run_forever()

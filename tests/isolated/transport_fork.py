@@ -181,6 +181,10 @@ def in_child(case: str, loop: Any) -> NoReturn:
     try:
         if case == "use":
             use(held[0])
+            # Whoever waits for the end in the child is not left waiting.
+            protocol = held[0].get_protocol()
+            loop._run_once()
+            assert protocol.lost.done()
         elif case == "new":
             new_connection()
         elif case == "loop":
