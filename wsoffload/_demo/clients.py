@@ -18,7 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State as ConnectionState
 
-from .child import follow_parent, tell
+from .child import attend_parent, client_arguments, tell
 from .report import Report, State
 
 # How often the clients are looked at, in seconds.
@@ -163,23 +163,11 @@ async def attend(options: argparse.Namespace, go: asyncio.Event) -> None:
     await asyncio.gather(asking, *(connection.close() for connection in connections))
 
 
-async def run(options: argparse.Namespace) -> None:
-    """Follow the parent, and do the work."""
-    loop = asyncio.get_running_loop()
-    go = asyncio.Event()
-    follow_parent(lambda: loop.call_soon_threadsafe(go.set))
-    await attend(options, go)
-
-
 def main(argv: Sequence[str]) -> None:
     """Read the arguments and run until the report says that it is final."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("url")
-    parser.add_argument("--connections", type=int, required=True)
+    parser = client_arguments()
     parser.add_argument("--minutes", type=int, required=True)
-    parser.add_argument("--ping-interval", type=float, required=True, help="seconds")
-    parser.add_argument("--ping-timeout", type=float, required=True, help="seconds")
-    asyncio.run(run(parser.parse_args(argv)))
+    asyncio.run(attend_parent(attend, parser.parse_args(argv)))
 
 
 if __name__ == "__main__":

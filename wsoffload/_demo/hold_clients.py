@@ -19,7 +19,7 @@ from dataclasses import asdict
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from .child import follow_parent, tell
+from .child import attend_parent, client_arguments, tell
 from .clients import PATIENCE, PERIOD, Watched
 from .hold_report import COLUMNS, Pings
 
@@ -108,23 +108,11 @@ async def attend(options: argparse.Namespace, go: asyncio.Event) -> None:
     await asyncio.gather(*(connection.close() for connection in connections))
 
 
-async def run(options: argparse.Namespace) -> None:
-    """Follow the parent, and do the work."""
-    loop = asyncio.get_running_loop()
-    go = asyncio.Event()
-    follow_parent(lambda: loop.call_soon_threadsafe(go.set))
-    await attend(options, go)
-
-
 def main(argv: Sequence[str]) -> None:
     """Read the arguments and run until all is reported."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("url")
-    parser.add_argument("--connections", type=int, required=True)
+    parser = client_arguments()
     parser.add_argument("--margin", type=float, required=True, help="seconds before and after")
-    parser.add_argument("--ping-interval", type=float, required=True, help="seconds")
-    parser.add_argument("--ping-timeout", type=float, required=True, help="seconds")
-    asyncio.run(run(parser.parse_args(argv)))
+    asyncio.run(attend_parent(attend, parser.parse_args(argv)))
 
 
 if __name__ == "__main__":
