@@ -110,3 +110,8 @@ def test_ctrl_c_ends_the_wait_for_what_was_submitted() -> None:
         ended = process.poll() is not None
         process.kill()
     assert ended
+
+
+def test_the_guard_outlives_the_main_thread() -> None:
+    result = run_isolated("guarded_thread.py")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "answered\n", "")

@@ -1,5 +1,6 @@
 """What happens when the interpreter ends and after a fork."""
 
+import atexit
 import os
 import sys
 import threading
@@ -28,3 +29,5 @@ _require_gil()
 os.register_at_fork(after_in_child=_after_fork_in_child)
 # Before the interpreter finalizes and before it joins threads, as concurrent.futures does it.
 threading._register_atexit(_core._leave)  # type: ignore[attr-defined]
+# After it has joined them: a server may run in a thread that the main thread leaves to itself.
+atexit.register(_core._end_guard)

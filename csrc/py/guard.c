@@ -227,7 +227,7 @@ int wso_transport_enter_ward(struct wso_transport *transport, struct wso_hub *hu
 bool wso_transport_is_served(const struct wso_transport *transport)
 {
     return transport->ward != NULL && transport->ward->hub != NULL &&
-           !transport->state->runtime->leaving;
+           !transport->state->runtime->guard_ended;
 }
 
 void wso_transport_look_soon(struct wso_transport *transport)
@@ -267,14 +267,17 @@ PyObject *wso_set_rescue_report(PyObject *module, PyObject *function)
     Py_RETURN_NONE;
 }
 
-void wso_guard_leave(struct wso_runtime *runtime)
+PyObject *wso_end_guard(PyObject *module, PyObject *Py_UNUSED(unused))
 {
-    struct wso_guard *guard = runtime->guard;
+    struct module_state *state = PyModule_GetState(module);
+    struct wso_guard *guard = state->runtime->guard;
+    state->runtime->guard_ended = true;
     if (guard != NULL) {
         Py_BEGIN_ALLOW_THREADS
         wso_guard_stop(guard);
         Py_END_ALLOW_THREADS
     }
+    Py_RETURN_NONE;
 }
 
 void wso_guard_forget(struct wso_runtime *runtime)

@@ -85,7 +85,6 @@ PyObject *wso_leave(PyObject *module, PyObject *Py_UNUSED(unused))
     struct wso_runtime *runtime = state->runtime;
     runtime->leaving = true;
     wso_hubs_process_ends(state);
-    wso_guard_leave(runtime);
     /* All are told before any is waited for: a job of one may wait for a job of another. */
     struct wso_list pools;
     wso_list_init(&pools);

@@ -274,6 +274,9 @@ PyDoc_STRVAR(check_cancelled_doc,
 PyDoc_STRVAR(leave_doc, "_leave()\n--\n\n"
                         "The interpreter ends: wait for what was submitted, leave the rest.");
 
+PyDoc_STRVAR(end_guard_doc, "_end_guard()\n--\n\n"
+                            "The threads that ran event loops have ended: guard nothing any more.");
+
 PyDoc_STRVAR(after_fork_doc, "_after_fork()\n--\n\n"
                              "This is the child of a fork: nothing made so far is ours.");
 
@@ -288,6 +291,7 @@ static PyMethodDef module_methods[] = {
     {"_set_submit_future", set_submit_future, METH_O, set_submit_future_doc},
     {"_set_rescue_report", wso_set_rescue_report, METH_O, set_rescue_report_doc},
     {"_leave", wso_leave, METH_NOARGS, leave_doc},
+    {"_end_guard", wso_end_guard, METH_NOARGS, end_guard_doc},
     {"_after_fork", wso_after_fork, METH_NOARGS, after_fork_doc},
     {NULL, NULL, 0, NULL},
 };

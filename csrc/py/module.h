@@ -29,6 +29,7 @@ struct wso_runtime {
     atomic_uint generation; /* grows in the child of a fork: what was made before is not ours */
     atomic_bool exited;     /* past the exit hook: a thread of ours that wants the GIL parks */
     bool leaving;           /* the exit hook has begun: no new work */
+    bool guard_ended;       /* no connection is guarded any more */
     struct wso_list pools;  /* the register of lifecycle.c */
     struct wso_guard *guard; /* NULL until something is guarded */
 };
@@ -267,8 +268,8 @@ struct wso_pages *wso_read_ahead_pages(PyObject *read_ahead);
 
 /* guard.c */
 PyObject *wso_set_rescue_report(PyObject *module, PyObject *function);
-/* The guard's thread ends; what it guarded works on. */
-void wso_guard_leave(struct wso_runtime *runtime);
+/* Called at exit: the guard's thread ends; what it guarded works on. */
+PyObject *wso_end_guard(PyObject *module, PyObject *unused);
 /* The module goes. */
 void wso_guard_forget(struct wso_runtime *runtime);
 

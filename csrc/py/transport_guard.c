@@ -88,7 +88,7 @@ static struct wso_hub *hub_for(struct wso_transport *transport)
         reason = "the connection is closing";
     } else if (transport->post != NULL) {
         reason = "the connection is guarded already";
-    } else if (transport->state->runtime->leaving) {
+    } else if (transport->state->runtime->guard_ended) {
         reason = "the process ends";
     }
     if (reason != NULL) {

@@ -13,7 +13,21 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from wsoffload import _core
+
+def threads() -> list[str]:
+    return [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]
+
+
+def check_stopped() -> None:
+    assert "wso-guard" not in threads()
+    print("ok", flush=True)
+
+
+if sys.argv[2] == "stopped":
+    # Before the package registers its own, in order to be called after that.
+    atexit.register(check_stopped)
+
+from wsoffload import _core  # noqa: E402
 
 PING = b"\x89\x81\0\0\0\0p"
 HEAD = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
@@ -63,10 +77,6 @@ async def connect() -> tuple[_core.Transport, socket.socket]:
     return transport, peer
 
 
-def threads() -> list[str]:
-    return [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]
-
-
 async def main(how: str) -> None:
     transport, peer = await connect()
     peer.sendall(PING)
@@ -101,11 +111,6 @@ def serve(kind: str, connected: threading.Event) -> None:
     new_loop(kind).run_until_complete(run())
 
 
-def check_stopped() -> None:
-    assert "wso-guard" not in threads()
-    print("ok", flush=True)
-
-
 kind, how = sys.argv[1:]
 # What is left open on purpose.
 warnings.simplefilter("ignore", ResourceWarning)
@@ -119,7 +124,6 @@ elif how == "stopped":
     async def stop() -> None:
         kept.append(await connect())
 
-    atexit.register(check_stopped)
     kept.append(new_loop(kind))
     kept[0].run_until_complete(stop())
 elif how == "kept":
