@@ -208,10 +208,10 @@ void wso_pages_give(struct wso_pages *pages, struct wso_page *list)
  * their ports share (Choudhury and Hahne, 1998). It goes down from `most` without a step. With a bound
  * B and `most` M, `n` wires that take all they may come to rest with B / (1 + n * 2M / B) left for
  * those who come later: 100 wires of 1 MiB each under 64 MiB hold half a MiB each and leave 15 MiB. */
-uint64_t wso_pages_share_of(struct wso_pages *pages, uint64_t most)
+uint64_t wso_pages_share_of(struct wso_pages *pages, uint64_t most, size_t in_hand)
 {
     uint64_t bound = pages->most;
-    uint64_t left = bound - atomic_load_explicit(&pages->lent, memory_order_relaxed);
+    uint64_t left = bound - (atomic_load_explicit(&pages->lent, memory_order_relaxed) - in_hand);
     uint64_t share = most < bound * WSO_PAGE_SIZE ? most : bound * WSO_PAGE_SIZE;
     if (2 * left < bound) {
         share = share / WSO_PAGE_SIZE * (2 * left) / bound * WSO_PAGE_SIZE;

@@ -45,9 +45,10 @@ struct wso_page *wso_pages_take_floor(struct wso_pages *pages);
 void wso_pages_give(struct wso_pages *pages, struct wso_page *list);
 
 /* How many bytes one wire may hold now: `most` while the pool is at most half lent, then ever less,
- * in proportion to what is left. Never more than the pool's bound, never less than one page. Takes
- * no lock: a snapshot. */
-uint64_t wso_pages_share_of(struct wso_pages *pages, uint64_t most);
+ * in proportion to what is left. Never more than the pool's bound, never less than one page. The
+ * `in_hand` pages that the caller has taken to fill them do not count as lent. Takes no lock: a
+ * snapshot. */
+uint64_t wso_pages_share_of(struct wso_pages *pages, uint64_t most, size_t in_hand);
 
 /* Bytes lent now, floors included. */
 uint64_t wso_pages_lent(struct wso_pages *pages);

@@ -129,8 +129,12 @@ static size_t read_locked(struct wso_wire *wire, uint8_t *bytes, size_t size)
     } while (got < 0 && errno == EINTR);
     if (got < 0 && errno != EAGAIN) {
         wire->read_error = errno;
+    } else if (got == 0 && wire->write_error == ECONNRESET) {
+        /* The kernel tells of a reset once, and a write of ours met it first. */
+        wire->read_error = ECONNRESET;
+    } else {
+        wire->input_ended = got == 0;
     }
-    wire->input_ended = got == 0;
     return got > 0 ? (size_t)got : 0;
 }
 
@@ -148,15 +152,30 @@ static bool can_read_locked(const struct wso_wire *wire)
     return wire->fd >= 0 && !wire->input_ended && wire->read_error == 0;
 }
 
-bool wso_wire_wants_input_locked(struct wso_wire *wire)
+/* The pages of this list that count against the pool's bound. */
+static size_t count_lent(const struct wso_page *list)
+{
+    size_t count = 0;
+    for (; list != NULL; list = list->next) {
+        count += !list->floor;
+    }
+    return count;
+}
+
+/* See whether the inbox is full, now that it may hold so much. */
+static bool wants_input_locked(struct wso_wire *wire, uint64_t bound)
 {
     /* Hysteresis, so that a reader that takes little at a time does not wake everybody each time. */
-    uint64_t bound = wso_pages_share_of(wire->pages, wire->read_ahead);
     if (wire->full && wire->inbox.size <= bound / 2) {
         wire->full = false;
     }
     wire->full = wire->full || wire->inbox.size >= bound;
     return can_read_locked(wire) && !wire->full;
+}
+
+bool wso_wire_wants_input_locked(struct wso_wire *wire)
+{
+    return wants_input_locked(wire, wso_pages_share_of(wire->pages, wire->read_ahead, 0));
 }
 
 bool wso_wire_has_unread_locked(const struct wso_wire *wire)
@@ -167,7 +186,8 @@ bool wso_wire_has_unread_locked(const struct wso_wire *wire)
 
 size_t wso_wire_read_ahead_locked(struct wso_wire *wire, struct wso_page **spare)
 {
-    if (!wso_wire_wants_input_locked(wire)) {
+    uint64_t bound = wso_pages_share_of(wire->pages, wire->read_ahead, count_lent(*spare));
+    if (!wants_input_locked(wire, bound)) {
         return 0;
     }
     size_t room = wso_inbox_room(&wire->inbox, *spare);
@@ -176,8 +196,7 @@ size_t wso_wire_read_ahead_locked(struct wso_wire *wire, struct wso_page **spare
         return 0;
     }
     uint8_t bytes[FILL_SIZE];
-    uint64_t left = wso_pages_share_of(wire->pages, wire->read_ahead);
-    left = left > wire->inbox.size ? left - wire->inbox.size : 1;
+    uint64_t left = bound - wire->inbox.size;
     size_t most = room - PASS_EXTRA < sizeof bytes ? room - PASS_EXTRA : sizeof bytes;
     most = left < most ? (size_t)left : most;
     struct sink sink = {.spare = spare};

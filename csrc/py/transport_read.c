@@ -42,13 +42,6 @@ static bool receive(struct wso_transport *transport, uint8_t *buffer, size_t siz
     return true;
 }
 
-/* A reset that a write of the guard's thread met first: reading then shows no more than an end. */
-static int error_of_reading(const struct wso_wire_news *news)
-{
-    bool reset = news->end && news->write_error == ECONNRESET;
-    return reset ? ECONNRESET : news->read_error;
-}
-
 static int tell_eof(struct wso_transport *transport)
 {
     if (wso_transport_debug(transport, "%r received EOF", NULL) < 0) {
@@ -70,13 +63,8 @@ static int tell_eof(struct wso_transport *transport)
 static int end_reading(struct wso_transport *transport)
 {
     const struct wso_wire_news *news = &transport->news;
-    int error = error_of_reading(news);
-    if (error != 0) {
-        return wso_transport_fail_errno(transport, error, READ_FAILED);
-    }
-    if (transport->output_failed) {
-        return wso_transport_fail_errno(transport, news->write_error,
-                                        "Fatal write error on socket transport");
+    if (news->read_error != 0) {
+        return wso_transport_fail_errno(transport, news->read_error, READ_FAILED);
     }
     bool ends = news->end && !transport->eof_told;
     transport->eof_told = transport->eof_told || news->end;
@@ -225,10 +213,6 @@ static int read_ahead(struct wso_transport *transport)
 {
     if (!wso_transport_ask(transport, wso_wire_fill)) {
         return 0;
-    }
-    if (transport->output_failed) {
-        return wso_transport_fail_errno(transport, transport->news.write_error,
-                                        "Fatal write error on socket transport");
     }
     return wso_transport_go_on_reading(transport);
 }

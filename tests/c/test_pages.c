@@ -133,7 +133,7 @@ TEST(a_bound_of_nothing_lends_floors_alone)
 {
     struct wso_pages *pages = new_pages(0);
     CHECK(wso_pages_take(pages, 1) == NULL);
-    CHECK_EQ(wso_pages_share_of(pages, MIB), PAGE);
+    CHECK_EQ(wso_pages_share_of(pages, MIB, 0), PAGE);
     struct wso_page *floor = wso_pages_take_floor(pages);
     CHECK_EQ(wso_pages_lent(pages), PAGE);
     wso_pages_give(pages, floor);
@@ -143,8 +143,8 @@ TEST(a_bound_of_nothing_lends_floors_alone)
 TEST(a_bound_beyond_all_memory_is_no_other)
 {
     struct wso_pages *pages = new_pages(UINT64_MAX);
-    CHECK_EQ(wso_pages_share_of(pages, MIB), MIB);
-    CHECK_EQ(wso_pages_share_of(pages, UINT64_MAX), 8 * MIB * MIB);
+    CHECK_EQ(wso_pages_share_of(pages, MIB, 0), MIB);
+    CHECK_EQ(wso_pages_share_of(pages, UINT64_MAX, 0), 8 * MIB * MIB);
     struct wso_page *list = wso_pages_take(pages, 3);
     CHECK_EQ(length(list), 3);
     wso_pages_give(pages, list);
@@ -260,7 +260,7 @@ static void *take_and_give(void *argument)
             struct wso_page *list = wso_pages_take(taker->pages, random_below(&random, HELD));
             sign(list, taker->name, held, &count);
         }
-        uint64_t share = wso_pages_share_of(taker->pages, 32 * PAGE);
+        uint64_t share = wso_pages_share_of(taker->pages, 32 * PAGE, 0);
         CHECK(share >= PAGE && share <= 32 * PAGE);
         CHECK(wso_pages_lent(taker->pages) <= (BOUND_PAGES + TAKERS * HELD * 4) * PAGE);
         struct wso_page *back = NULL;

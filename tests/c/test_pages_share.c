@@ -37,7 +37,7 @@ TEST(a_share_goes_down_from_half_of_the_bound_to_one_page)
     struct wso_page *list = NULL;
     uint64_t before = most;
     for (unsigned lent = 0; lent <= BOUND; lent++) {
-        uint64_t share = wso_pages_share_of(pages, most);
+        uint64_t share = wso_pages_share_of(pages, most, 0);
         if (lent <= BOUND / 2) {
             CHECK_EQ(share, most);
         } else {
@@ -47,13 +47,13 @@ TEST(a_share_goes_down_from_half_of_the_bound_to_one_page)
             CHECK(share <= before && before - share <= PAGE + 5);
         }
         before = share;
-        CHECK_EQ(wso_pages_share_of(pages, 1), PAGE);
+        CHECK_EQ(wso_pages_share_of(pages, 1, 0), PAGE);
         if (lent < BOUND) {
             take_more(pages, &list);
         }
     }
     wso_pages_give(pages, list);
-    CHECK_EQ(wso_pages_share_of(pages, most), most);
+    CHECK_EQ(wso_pages_share_of(pages, most, 0), most);
     drop(pages);
 }
 
@@ -63,8 +63,9 @@ TEST(a_share_is_never_more_than_the_bound)
     struct wso_page *list = NULL;
     const uint64_t shares[] = {4, 4, 4, 2, 1};
     for (unsigned lent = 0; lent <= 4; lent++) {
-        CHECK_EQ(wso_pages_share_of(pages, MIB), shares[lent] * PAGE);
-        CHECK_EQ(wso_pages_share_of(pages, UINT64_MAX), shares[lent] * PAGE);
+        CHECK_EQ(wso_pages_share_of(pages, MIB, 0), shares[lent] * PAGE);
+        CHECK_EQ(wso_pages_share_of(pages, UINT64_MAX, 0), shares[lent] * PAGE);
+        CHECK_EQ(wso_pages_share_of(pages, UINT64_MAX, lent), 4 * PAGE);
         if (lent < 4) {
             take_more(pages, &list);
         }
@@ -82,7 +83,7 @@ TEST(floors_do_not_make_shares_smaller)
         floor->next = list;
         list = floor;
     }
-    CHECK_EQ(wso_pages_share_of(pages, 2 * PAGE), 2 * PAGE);
+    CHECK_EQ(wso_pages_share_of(pages, 2 * PAGE, 0), 2 * PAGE);
     wso_pages_give(pages, list);
     drop(pages);
 }
@@ -94,7 +95,7 @@ static void read_ahead(struct wso_pages *pages, struct wso_inbox *inbox, uint64_
     struct wso_page *spare = wso_pages_take(pages, 16);
     struct wso_page *floor = spare == NULL && !inbox->floor ? wso_pages_take_floor(pages) : NULL;
     struct wso_page **from = spare == NULL ? &floor : &spare;
-    for (int i = 0; i < 4 && inbox->size < wso_pages_share_of(pages, most); i++) {
+    for (int i = 0; i < 4 && inbox->size < wso_pages_share_of(pages, most, 0); i++) {
         size_t room = wso_inbox_room(inbox, *from);
         wso_inbox_put(inbox, offered, room < sizeof offered ? room : sizeof offered, from);
     }
@@ -119,7 +120,7 @@ static void crowd(unsigned count, unsigned first, uint64_t *least, uint64_t *mos
         read_ahead(pages, &inboxes[i % count], MIB);
         CHECK(wso_pages_lent(pages) <= 64 * MIB + count * PAGE);
     }
-    CHECK(wso_pages_share_of(pages, MIB) >= PAGE);
+    CHECK(wso_pages_share_of(pages, MIB, 0) >= PAGE);
     read_ahead(pages, &inboxes[count], MIB);
     CHECK(inboxes[count].size >= WSO_PAGE_BYTES);
     *least = UINT64_MAX;

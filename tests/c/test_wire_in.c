@@ -340,6 +340,24 @@ TEST(half_a_control_frame_before_the_end_is_the_librarys_to_judge)
     }
 }
 
+TEST(a_reset_that_a_write_met_first_is_no_plain_end)
+{
+    struct link link;
+    link_open_with(&link, &(struct link_options){.role = WSO_SERVER, .tcp = true});
+    link_start(&link);
+    reset_by_peer(&link);
+    /* The first write is answered by the reset, which a later one meets. */
+    do {
+        struct iovec piece = {"\x81", 2};
+        CHECK_EQ(wso_wire_send(link.wire, &piece, 1, &link.news), WSO_OK);
+    } while (link.news.write_error == 0);
+    CHECK_EQ(link.news.write_error, ECONNRESET);
+    CHECK_EQ(link_receive(&link), 0);
+    CHECK(!link.news.end && link.news.stopped);
+    CHECK_EQ(link.news.read_error, ECONNRESET);
+    link_close(&link);
+}
+
 TEST(a_read_error_is_kept_and_told_each_time_after_the_last_bytes)
 {
     struct link link;
