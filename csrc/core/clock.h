@@ -22,11 +22,16 @@ static inline uint64_t wso_now(void)
     return (uint64_t)now.tv_sec * WSO_NS_PER_S + (uint64_t)now.tv_nsec;
 }
 
-/* The moment `ns` from now; WSO_NEVER when the sum does not fit. */
+/* The moment `ns` after another; WSO_NEVER when the sum does not fit. */
+static inline uint64_t wso_time_after(uint64_t moment, uint64_t ns)
+{
+    return ns > WSO_NEVER - moment ? WSO_NEVER : moment + ns;
+}
+
+/* The moment `ns` from now. */
 static inline uint64_t wso_deadline_after(uint64_t ns)
 {
-    uint64_t now = wso_now();
-    return ns > WSO_NEVER - now ? WSO_NEVER : now + ns;
+    return wso_time_after(wso_now(), ns);
 }
 
 /* As the absolute time that pthread_cond_timedwait and sem_clockwait take. */

@@ -41,7 +41,7 @@ void wso_guard_release(struct wso_guard *guard);
 /* The guard's clock: nanoseconds that do not pass while the guard's thread itself cannot run. */
 uint64_t wso_guard_now(struct wso_guard *guard);
 
-/* A ward for the loop of this mailbox. WSO_ENOMEM, WSO_EDESCRIPTOR, WSO_ECLOSED.
+/* A ward for the loop of this mailbox. WSO_ENOMEM, WSO_EDESCRIPTOR.
  * `deliver` is called on the loop's thread when it takes its mail: see wso_ward_next. */
 int wso_ward_new(struct wso_guard *guard, struct wso_mailbox *mailbox,
                  void (*deliver)(void *owner), void *owner, struct wso_ward **ward);

@@ -3,12 +3,6 @@
 
 #include <string.h>
 
-/* A moment and a span: WSO_NEVER if either is, or if the sum does not fit. */
-static uint64_t after(uint64_t moment, uint64_t span)
-{
-    return span > WSO_NEVER - moment ? WSO_NEVER : moment + span;
-}
-
 void wso_keepalive_init(struct wso_keepalive *keepalive)
 {
     *keepalive = (struct wso_keepalive){
@@ -29,15 +23,15 @@ void wso_keepalive_set(struct wso_keepalive *keepalive, uint64_t interval, uint6
     keepalive->timeout = timeout;
 }
 
-static uint64_t next_ping(const struct wso_keepalive *keepalive)
+uint64_t wso_keepalive_next_ping(const struct wso_keepalive *keepalive)
 {
-    return after(keepalive->pinged_at, keepalive->interval);
+    return wso_time_after(keepalive->pinged_at, keepalive->interval);
 }
 
 static uint64_t next_verdict(const struct wso_keepalive *keepalive)
 {
     bool judges = keepalive->interval != WSO_NEVER;
-    return judges ? after(keepalive->waiting_since, keepalive->timeout) : WSO_NEVER;
+    return judges ? wso_time_after(keepalive->waiting_since, keepalive->timeout) : WSO_NEVER;
 }
 
 /* WSO_NEVER is no moment, so it does not come, whatever the time. */
@@ -48,7 +42,7 @@ static bool has_come(uint64_t moment, uint64_t now)
 
 bool wso_keepalive_ping_due(const struct wso_keepalive *keepalive, uint64_t now)
 {
-    return has_come(next_ping(keepalive), now);
+    return has_come(wso_keepalive_next_ping(keepalive), now);
 }
 
 /* Forget the oldest `count` Pings. */
@@ -105,7 +99,7 @@ void wso_keepalive_forgive(struct wso_keepalive *keepalive, uint64_t now)
 
 uint64_t wso_keepalive_next(const struct wso_keepalive *keepalive)
 {
-    uint64_t ping = next_ping(keepalive);
+    uint64_t ping = wso_keepalive_next_ping(keepalive);
     uint64_t verdict = next_verdict(keepalive);
     return ping < verdict ? ping : verdict;
 }

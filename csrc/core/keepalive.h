@@ -61,6 +61,9 @@ bool wso_keepalive_dead(const struct wso_keepalive *keepalive, uint64_t now);
 /* The time until now counts against nobody. */
 void wso_keepalive_forgive(struct wso_keepalive *keepalive, uint64_t now);
 
+/* WSO_NEVER if none are sent. */
+uint64_t wso_keepalive_next_ping(const struct wso_keepalive *keepalive);
+
 /* When to look again: the next Ping or the verdict; WSO_NEVER if neither comes. */
 uint64_t wso_keepalive_next(const struct wso_keepalive *keepalive);
 

@@ -265,7 +265,6 @@ void wso_post_say(struct wso_post *post, const struct wso_wire_step *step)
 void *wso_ward_next(struct wso_ward *ward, unsigned *words, struct wso_rescue *rescue)
 {
     struct wso_post *post = NULL;
-    struct wso_wire *wire = NULL;
     wso_lock_acquire(&ward->lock);
     struct wso_link *link = wso_list_pop_front(&ward->words);
     if (link != NULL) {
@@ -278,15 +277,10 @@ void *wso_ward_next(struct wso_ward *ward, unsigned *words, struct wso_rescue *r
         *rescue = post->rescue;
         rescue->duration = ward->stall;
         post->rescue = (struct wso_rescue){0};
-        wire = post->wire;
+        wso_wire_rescued(post->wire, ward->stall);
     }
     void *owner = post == NULL ? NULL : post->owner;
-    uint64_t stall = ward->stall;
     wso_lock_release(&ward->lock);
-    if (wire != NULL) {
-        /* Only this thread removes posts, so the wire is still there. */
-        wso_wire_rescued(wire, stall);
-    }
     return owner;
 }
 

@@ -9,11 +9,6 @@
 /* A wire that the common bound keeps from reading is looked at again after this. */
 #define READ_AGAIN (WSO_NS_PER_S / 10)
 
-static uint64_t sum(uint64_t a, uint64_t b)
-{
-    return a > WSO_NEVER - b ? WSO_NEVER : a + b;
-}
-
 /* What waits for the socket to be writable is the loop's to send once it is back: it has to know. */
 static unsigned blocked_locked(const struct wso_wire *wire)
 {
@@ -58,8 +53,8 @@ void wso_wire_step(struct wso_wire *wire, uint64_t now, struct wso_wire_step *st
 }
 
 /* Unread bytes put the verdict off: while the wire may read them, because they are life; and with a full
- * inbox for at most max_stall since the library last took some. */
-static bool dead_locked(struct wso_wire *wire, uint64_t now, uint64_t *again)
+ * inbox for at most max_stall since the library last took some, `until` then. */
+static bool dead_locked(struct wso_wire *wire, uint64_t now, uint64_t *until)
 {
     if (!wso_keepalive_dead(&wire->keepalive, now)) {
         return false;
@@ -69,8 +64,8 @@ static bool dead_locked(struct wso_wire *wire, uint64_t now, uint64_t *again)
             wire->taken = false;
             wire->full_since = now;
         }
-        *again = sum(wire->full_since, wire->max_stall);
-        return now >= *again;
+        *until = wso_time_after(wire->full_since, wire->max_stall);
+        return now >= *until;
     }
     wire->full_since = WSO_NEVER;
     if (wso_wire_has_unread_locked(wire)) {
@@ -78,6 +73,21 @@ static bool dead_locked(struct wso_wire *wire, uint64_t now, uint64_t *again)
         return false;
     }
     return true;
+}
+
+/* Propose the verdict if it is due; say when to look again. A verdict put off holds no Ping back. */
+static void judge_locked(struct wso_wire *wire, uint64_t now, struct wso_wire_step *step)
+{
+    uint64_t put_off = WSO_NEVER;
+    if (dead_locked(wire, now, &put_off)) {
+        step->did |= WSO_DID_PROPOSE;
+        step->next = wso_time_after(now, PROPOSE_AGAIN);
+    } else if (wso_keepalive_dead(&wire->keepalive, now)) {
+        uint64_t ping = wso_keepalive_next_ping(&wire->keepalive);
+        step->next = ping < put_off ? ping : put_off;
+    } else {
+        step->next = wso_keepalive_next(&wire->keepalive);
+    }
 }
 
 /* A Ping of ours is due. */
@@ -113,7 +123,7 @@ static void read_on_locked(struct wso_wire *wire, uint64_t now, struct wso_wire_
     if (wso_wire_wants_input_locked(wire)) {
         step->did |= WSO_DID_BLOCK;
     } else {
-        uint64_t again = sum(now, READ_AGAIN);
+        uint64_t again = wso_time_after(now, READ_AGAIN);
         step->next = again < step->next ? again : step->next;
     }
 }
@@ -130,14 +140,7 @@ void wso_wire_tick(struct wso_wire *wire, uint64_t now, struct wso_wire_step *st
         }
         step->pinged = wire->pinged - pinged;
         step->did = (step->pinged > 0 ? WSO_DID_ANSWER : 0u) | blocked_locked(wire);
-        uint64_t again = sum(now, PROPOSE_AGAIN);
-        bool dead = dead_locked(wire, now, &again);
-        bool judged = wso_keepalive_dead(&wire->keepalive, now);
-        step->next = judged ? again : wso_keepalive_next(&wire->keepalive);
-        if (dead) {
-            step->did |= WSO_DID_PROPOSE;
-            step->next = sum(now, PROPOSE_AGAIN);
-        }
+        judge_locked(wire, now, step);
         read_on_locked(wire, now, step);
     }
     wso_lock_release(&wire->lock);
@@ -165,8 +168,8 @@ int wso_wire_confirm_dead(struct wso_wire *wire, uint64_t now, bool *dead)
     if (!wso_lock_try(&wire->lock)) {
         return WSO_EBUSY;
     }
-    uint64_t again;
-    *dead = may_ping_locked(wire) && dead_locked(wire, now, &again);
+    uint64_t until;
+    *dead = may_ping_locked(wire) && dead_locked(wire, now, &until);
     wso_lock_release(&wire->lock);
     return WSO_OK;
 }

@@ -284,3 +284,37 @@ TEST(after_a_signal_a_turn_still_stands)
     atomic_store(&begin, true);
     kit_finish(pool);
 }
+
+static atomic_bool gate;
+
+static void finish_meanwhile(void *argument)
+{
+    (void)argument;
+    atomic_store(&gate, true);
+    WAIT_UNTIL(kit_stats(pool).threads == 0);
+}
+
+/* 1. A signal interrupts the wait for the pool's end. 2. The pool finishes, or not, before the waiter
+ * takes its turn back. */
+TEST(an_interrupted_wait_for_the_end_is_one_unless_the_end_came_meanwhile)
+{
+    for (int finishes = 0; finishes < 2; finishes++) {
+        atomic_store(&gate, false);
+        pool = kit_pool(1, 1, WSO_WHEN_FULL_WAIT, NULL);
+        task_init(&extra, &gate);
+        CHECK_EQ(kit_submit(pool, &extra), WSO_OK);
+        WAIT_UNTIL(kit_stats(pool).running == 1);
+        wso_pool_close(pool, WSO_ECLOSED);
+        if (finishes) {
+            point_arm_mine(POINT_LOCK, 2, finish_meanwhile, NULL);
+        }
+        points_interrupt(1);
+        CHECK_EQ(wso_pool_wait(pool), finishes ? WSO_OK : WSO_EINTR);
+        CHECK(!finishes || point_was_reached());
+        atomic_store(&gate, true);
+        if (!finishes) {
+            CHECK_EQ(wso_pool_wait(pool), WSO_OK);
+        }
+        kit_check_finished(pool);
+    }
+}
