@@ -584,6 +584,21 @@ def test_classes_of_the_user_are_combined(run_async: RunAsync[None]) -> None:
     run_async(main)
 
 
+def test_a_guarded_connection_keeps_its_attributes_as_compactly(run_async: RunAsync[None]) -> None:
+    async def main() -> None:
+        sizes = []
+        for guard in (None, Guard()):
+            async with (
+                serving(wait, guard=guard) as server,
+                websockets.asyncio.client.connect(server.uri),
+            ):
+                sizes.append(sys.getsizeof(vars(await accepted(server))))
+        # From 30 attributes on it is a kibibyte more.
+        assert sizes[1] <= sizes[0] + 64
+
+    run_async(main)
+
+
 def test_what_is_no_such_class_is_refused() -> None:
     def make(*args: Any, **kwargs: Any) -> Any:
         return LibraryServer(*args, **kwargs)
@@ -877,6 +892,7 @@ def test_limits_are_those_of_the_library(
             self.protocol: Any = Protocol()
             self.protocol.__dict__.update(limits)
             self.keepalive_task = None
+            self._pings = _websockets._Pings()
             self.debug = False
 
     transport: Any = Transport()

@@ -46,18 +46,31 @@ def _bound(size: float | None) -> int | None:
     return None if size is None or size >= 2**63 else max(int(size), 0)
 
 
+class _Pings:
+    """What a connection knows of its Pings, in seconds."""
+
+    __slots__ = ("guard_latency", "interval", "latency", "timeout")
+
+    def __init__(self) -> None:
+        self.interval: float | None = None
+        self.timeout: float | None = None
+        self.latency = 0.0
+        # The guard's latency when that of the library was set: the later of both is shown.
+        self.guard_latency = 0.0
+
+
 class GuardedConnection(Connection):
     """What is the same on both sides: a mixin before a connection class of `websockets`."""
 
+    # Few attributes, because Python keeps more than 29 of them in a dict of several times the size.
     _settings: Guard | None = DEFAULT
     _guarded: GuardedTransport | None = None
     _reason: str | None = None
     _refusal: Unguardable | None = None
-    _ping_interval: float | None = None
-    _ping_timeout: float | None = None
-    _latency = 0.0
-    # The guard's latency when that of the library was set: the later of both is shown.
-    _guard_latency = 0.0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._pings = _Pings()
+        super().__init__(*args, **kwargs)
 
     @property
     def guard(self) -> GuardStatus:
@@ -69,12 +82,12 @@ class GuardedConnection(Connection):
     @property
     def ping_interval(self) -> float | None:
         """Seconds between two Pings of ours; None: none. May be set at any time."""
-        return self._ping_interval
+        return self._pings.interval
 
     @ping_interval.setter
     def ping_interval(self, seconds: float | None) -> None:
         check_seconds("ping_interval", seconds, least=0)
-        self._ping_interval = seconds
+        self._pings.interval = seconds
         if self._guarded is not None:
             self._guarded.ping_interval = seconds
 
@@ -84,12 +97,12 @@ class GuardedConnection(Connection):
 
         May be set at any time.
         """
-        return self._ping_timeout
+        return self._pings.timeout
 
     @ping_timeout.setter
     def ping_timeout(self, seconds: float | None) -> None:
         check_seconds("ping_timeout", seconds)
-        self._ping_timeout = seconds
+        self._pings.timeout = seconds
         if self._guarded is not None:
             self._guarded.ping_timeout = seconds
 
@@ -97,12 +110,12 @@ class GuardedConnection(Connection):
     def latency(self) -> float:
         """Seconds from the last Ping of ours that was answered to its Pong; 0 before there was."""
         measured = self._measured()
-        return self._latency if measured == self._guard_latency else measured
+        return self._pings.latency if measured == self._pings.guard_latency else measured
 
     @latency.setter
     def latency(self, seconds: float) -> None:
-        self._latency = seconds
-        self._guard_latency = self._measured()
+        self._pings.latency = seconds
+        self._pings.guard_latency = self._measured()
 
     def _measured(self) -> float:
         return 0.0 if self._guarded is None else self._guarded.latency
