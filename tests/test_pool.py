@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import ctypes
 import gc
+import inspect
 import itertools
 import logging
 import os
@@ -355,6 +356,19 @@ def test_map_times_out_and_cancels_the_rest(buffersize: int | None, gate: Gate) 
         assert pool.stats().queued == 0
         gate.open()
     assert gate.entered == 1
+
+
+def test_map_that_is_refused_halfway_cancels_what_it_has_submitted(gate: Gate) -> None:
+    with wsoffload.Pool(1, max_queue=1, when_full="raise") as pool:
+        with pytest.raises(wsoffload.QueueFull):
+            pool.map(gate, range(3), buffersize=3)
+        assert pool.stats().queued == 0
+        gate.open()
+
+
+def test_settings_that_are_kept_are_shown_as_dots() -> None:
+    using = inspect.signature(wsoffload.Pool.using)
+    assert repr(using.parameters["timeout"].default) == "..."
 
 
 @pytest.mark.parametrize("buffersize", [0, -1])

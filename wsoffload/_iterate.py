@@ -92,5 +92,5 @@ def _cancel(timers: list[asyncio.TimerHandle]) -> None:
 
 def _time_is_over(stream: "weakref.ref[Stream[Any]]", setting: str, seconds: float) -> None:
     alive = stream()
-    if alive is not None:
+    if alive is not None:  # one way: unless it goes just now, because it cancels its timers
         alive._expire(setting, seconds)

@@ -333,7 +333,7 @@ class Pool(_Iterates, _core.Pool, ThreadPoolExecutor):
     def _worker_ended(self, thread: WorkerThread) -> None:
         # After a shutdown the set stays as it is, because people join the threads in it.
         with self._shutdown_lock:
-            if not self._shutdown:
+            if not self._shutdown:  # one way: a worker calls it outside its trace
                 self._workers.discard(thread)
 
     def _initializer_failed(self) -> None:

@@ -21,7 +21,7 @@ def _process_pool() -> Pool:
     global _pool
     if _pool is None:
         with _making:
-            if _pool is None:
+            if _pool is None:  # one way: unless two threads come at once
                 _pool = Pool(thread_name_prefix="wsoffload")
     return _pool
 

@@ -29,12 +29,12 @@ _make_handle: Callable[[int], Any] | None = getattr(_thread, "_make_thread_handl
 _HANDLE = "_os_thread_handle" if hasattr(threading.Thread(), "_os_thread_handle") else "_handle"
 
 
-def _active() -> dict[int, threading.Thread]:
+def _active() -> dict[int, threading.Thread]:  # untraced: a worker calls it outside its trace
     threads: dict[int, threading.Thread] = threading._active  # type: ignore[attr-defined]
     return threads
 
 
-def _limbo_lock() -> AbstractContextManager[Any]:
+def _limbo_lock() -> AbstractContextManager[Any]:  # untraced: likewise
     # Looked up each time, because `threading` makes a new one after a fork.
     lock: AbstractContextManager[Any] = threading._active_limbo_lock  # type: ignore[attr-defined]
     return lock
@@ -76,7 +76,7 @@ class WorkerThread(threading.Thread):
         """Raise RuntimeError: the pool starts its threads itself."""
         raise RuntimeError("a worker thread is started by its pool")
 
-    def begin(self) -> None:
+    def begin(self) -> None:  # untraced: it takes the trace up
         """On the thread, first: make it known, and run the pool's initializer."""
         ident = threading.get_ident()
         self._ident = ident
@@ -109,7 +109,7 @@ class WorkerThread(threading.Thread):
             if pool is not None:
                 pool._initializer_failed()
 
-    def end(self) -> None:
+    def end(self) -> None:  # untraced: it drops the trace
         """On the thread, last: it is about to be gone."""
         sys.settrace(None)
         sys.setprofile(None)
@@ -118,7 +118,7 @@ class WorkerThread(threading.Thread):
             _active().pop(threading.get_ident(), None)
         self.give_up()
 
-    def give_up(self) -> None:
+    def give_up(self) -> None:  # untraced: nearly always in `end`
         """The thread is no more, or could not be made."""
         pool = self._pool()
         if pool is not None:
@@ -144,7 +144,7 @@ class WorkerThread(threading.Thread):
 
     # What `threading` calls in the child of a fork: before 3.13 the first two, since then the last.
 
-    def _reset_internal_locks(self, is_alive: bool) -> None:
+    def _reset_internal_locks(self, is_alive: bool) -> None:  # untraced: before 3.13
         self._started._at_fork_reinit()  # type: ignore[attr-defined]
         self._forget_after_fork(is_alive)
         if is_alive:
@@ -153,7 +153,7 @@ class WorkerThread(threading.Thread):
             self._tstate_lock = _thread.allocate_lock()
             self._tstate_lock.acquire()
 
-    def _stop(self) -> None:
+    def _stop(self) -> None:  # untraced: before 3.13
         self._is_stopped = True
         self._tstate_lock = None
 
