@@ -106,7 +106,7 @@ class WorkerThread(threading.Thread):
                 "Exception in initializer:", exc_info=True
             )
             pool = self._pool()
-            if pool is not None:
+            if pool is not None:  # one way: the pool of a running thread is hardly ever gone
                 pool._initializer_failed()
 
     def end(self) -> None:  # untraced: it drops the trace
